@@ -1,0 +1,82 @@
+"""Figures in one style: arrays in, matplotlib axes out.
+
+The colours are those of Okabe and Ito (2008), which readers with any kind of colour vision can
+tell apart; the background stays white, so that a figure reads in the light and the dark theme.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_STYLE = {
+    "axes.prop_cycle": plt.cycler(color=COLORS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "axes.axisbelow": True,
+    "font.size": 10,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.dpi": 110,
+    "figure.dpi": 110,
+    "legend.frameon": False,
+}
+
+
+def figure(columns: int = 1, rows: int = 1, *, width: float = 7.0,
+           height: float = 3.4) -> tuple[Figure, Axes]:
+    """A figure of `width` by `height` inches and its axes (an array of them if more than one)."""
+    with plt.rc_context(_STYLE):
+        return plt.subplots(rows, columns, figsize=(width, height), layout="constrained")
+
+
+def curves(ax: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *,
+           x_label: str, y_label: str, markers: bool = False) -> Axes:
+    """Draw lines {name: (x, y)}; the legend is left out for a single line without a name."""
+    for i, (name, (x, y)) in enumerate(series.items()):
+        marker = _MARKERS[i % len(_MARKERS)] if markers else None
+        ax.plot(np.asarray(x), np.asarray(y), label=name, linewidth=1.8,
+                color=COLORS[i % len(COLORS)], marker=marker)
+    ax.set(xlabel=x_label, ylabel=y_label)
+    if any(series):
+        ax.legend()
+    return ax
+
+
+def bars(ax: Axes, values: Mapping[str, float], *, x_label: str, form: str = "{:.2f}") -> Axes:
+    """Draw horizontal bars {name: value}, first on top, each with its value written at its end."""
+    drawn = ax.barh(list(values), list(values.values()), color=COLORS[0])
+    ax.bar_label(drawn, [form.format(value) for value in values.values()], padding=3)
+    ax.invert_yaxis()
+    ax.grid(False)
+    ax.set_xlabel(x_label)
+    ax.margins(x=0.15)
+    return ax
+
+
+def heatmap(ax: Axes, matrix, *, row_labels: Sequence[str] = (), column_labels: Sequence[str] = (),
+            x_label: str = "", y_label: str = "", form: str | None = None,
+            limits: tuple[float, float] | None = None) -> Axes:
+    """Draw a matrix (rows, columns), dark where large; `form` such as "{:.2f}" writes its numbers.
+
+    For attention: rows are the positions that look (T), columns those looked at (S).
+    """
+    matrix = np.asarray(matrix, dtype=float)
+    low, high = limits if limits else (np.nanmin(matrix), np.nanmax(matrix))
+    ax.imshow(matrix, cmap="Blues", vmin=low, vmax=high, aspect="auto")
+    ax.set_xticks(range(len(column_labels)), column_labels, rotation=45, ha="right")
+    ax.set_yticks(range(len(row_labels)), row_labels)
+    ax.set(xlabel=x_label, ylabel=y_label)
+    ax.grid(False)
+    if form:
+        for (row, column), value in np.ndenumerate(matrix):
+            dark = (value - low) > 0.6 * (high - low)
+            ax.text(column, row, form.format(value), ha="center", va="center",
+                    color="white" if dark else "black", fontsize=8)
+    return ax
