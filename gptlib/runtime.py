@@ -1,7 +1,9 @@
-"""One call that makes a notebook print the same numbers on every machine."""
+"""Seeds, threads and devices: one call makes a notebook print the same numbers everywhere."""
 
+import contextlib
 import os
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -33,3 +35,25 @@ def best_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def device_of(model) -> torch.device:
+    """Where a model's parameters lie; the CPU for one without parameters, such as an n-gram."""
+    parameters = getattr(model, "parameters", None)
+    first = next(iter(parameters()), None) if callable(parameters) else None
+    return torch.device("cpu") if first is None else first.device
+
+
+@contextlib.contextmanager
+def mode(model, training: bool) -> Iterator[None]:
+    """Training or evaluation mode (dropout on or off) inside `with`; afterwards every module has
+    the mode that it had before. A model that is no nn.Module has no modes and is left alone."""
+    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+    before = [module.training for module in modules]
+    if modules:
+        model.train(training)
+    try:
+        yield
+    finally:
+        for module, was_training in zip(modules, before):
+            module.training = was_training

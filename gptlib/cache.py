@@ -1,0 +1,64 @@
+"""The key-value cache: what attention has already computed for earlier tokens of a sequence."""
+
+import torch
+
+from gptlib.config import GPTConfig
+
+
+class KVCache:
+    """Keys and values of all layers, so that each token passes through the model only once.
+
+    One object serves the whole model: each layer calls `append`, then the model calls `advance`
+    once. Memory is reserved at the start (`capacity` positions), so a step writes and never grows.
+    No gradient flows through the cache. Explained by Pope et al. (2022), arXiv:2211.05102.
+    """
+
+    def __init__(self, config: GPTConfig, batch_size: int = 1,
+                 dtype: torch.dtype | None = None, device: torch.device | str | None = None):
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected 1 or more sequences")
+        self.capacity = config.context_length
+        self.length = 0
+        shape = (batch_size, config.kv_heads, self.capacity, config.head_dim)
+        with torch.inference_mode(False):  # so that the cache can be written in any mode later
+            layers = range(config.n_layer)
+            self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+            self._values = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+
+    @property
+    def batch_size(self) -> int:
+        """B: sequences that the cache holds side by side."""
+        return self._keys[0].shape[0]
+
+    def append(self, layer: int, keys: torch.Tensor,
+               values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store keys and values (B, H_kv, T, D) behind the present length.
+
+        Returns all keys and all values (B, H_kv, S, D) with S = length + T: views, not copies.
+        """
+        T = keys.shape[2]
+        end = self.length + T
+        if end > self.capacity:
+            raise ValueError(f"the cache holds {self.length} positions and got {T} more; its "
+                             f"capacity is {self.capacity}: crop it or start a new one")
+        if keys.shape[0] != self.batch_size:
+            raise ValueError(f"the cache was made for batch_size {self.batch_size} and got "
+                             f"{keys.shape[0]} sequences: make a KVCache with that batch_size")
+        all_keys, all_values = self._keys[layer], self._values[layer]
+        all_keys.narrow(2, self.length, T).copy_(keys.detach())
+        all_values.narrow(2, self.length, T).copy_(values.detach())
+        return all_keys.narrow(2, 0, end), all_values.narrow(2, 0, end)
+
+    def advance(self, count: int) -> None:
+        """Make `count` appended positions part of the past; called once a forward pass."""
+        self.length += count
+
+    def crop(self, length: int) -> None:
+        """Forget everything after the first `length` positions (speculative decoding needs it)."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot crop to {length}: the cache holds {self.length} positions")
+        self.length = length
+
+    def reset(self) -> None:
+        """Forget everything; the memory is kept and used again."""
+        self.length = 0

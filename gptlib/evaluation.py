@@ -1,0 +1,124 @@
+"""How well a model predicts a held-out text: one full pass, every token counted once."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gptlib.data import TokenDataset
+from gptlib.runtime import device_of, mode
+
+
+@torch.no_grad()
+def token_losses(model, dataset: TokenDataset, batch_size: int = 32) -> Tensor:
+    """The loss in nats of each token of the data set but the first, (N - 1,) float32 on the CPU.
+
+    The text is cut into windows of `context_length` inputs that do not overlap: each token is
+    predicted once, from the 1 to `context_length` tokens before it.
+    `model` is any callable (B, T) -> (B, T, V) logits; modules are in eval mode meanwhile.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected 1 or more windows")
+    device, ids, T = device_of(model), dataset.ids, dataset.context_length
+    whole = (len(ids) - 1) // T  # windows that are full; what is left is a shorter one
+    x, y = ids[: whole * T].view(whole, T), ids[1 : whole * T + 1].view(whole, T)
+    pairs = list(zip(x.split(batch_size), y.split(batch_size)))
+    if whole * T < len(ids) - 1:
+        pairs.append((ids[None, whole * T : -1], ids[None, whole * T + 1 :]))
+    losses = []
+    with mode(model, training=False):
+        for x, y in pairs:
+            logits = model(x.to(device).long()).flatten(0, 1).float()
+            targets = y.to(device).long().flatten()
+            losses.append(functional.cross_entropy(logits, targets, reduction="none").cpu())
+    return torch.cat(losses)
+
+
+def evaluate_loss(model, dataset: TokenDataset, batch_size: int = 32) -> float:
+    """Mean loss in nats per token over the whole data set: every token weighs the same."""
+    return token_losses(model, dataset, batch_size).double().mean().item()
+
+
+def perplexity(model, dataset: TokenDataset, batch_size: int = 32) -> float:
+    """exp of the loss: among how many equally likely tokens the model hesitates, on average."""
+    return math.exp(evaluate_loss(model, dataset, batch_size))
+
+
+def bits_per_byte(model, dataset: TokenDataset, tokenizer, batch_size: int = 32) -> float:
+    """Bits that the model needs for each byte (UTF-8) of the text it predicts.
+
+    Unlike the loss per token, this compares models with different tokenizers. A special token
+    costs bits and stands for no byte.
+    """
+    return _bits(model, dataset, batch_size) / _text_size(dataset, tokenizer, characters=False)
+
+
+def bits_per_character(model, dataset: TokenDataset, tokenizer, batch_size: int = 32) -> float:
+    """Bits that the model needs for each character (Unicode code point) of the text."""
+    return _bits(model, dataset, batch_size) / _text_size(dataset, tokenizer, characters=True)
+
+
+def bootstrap_interval(losses: Tensor, level: float = 0.95, *, block: int = 64,
+                       resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """The interval of the mean of `losses` (N,) that holds a share `level` of its resamples.
+
+    Neighbouring tokens are hard or easy together, so blocks of `block` tokens are drawn with
+    replacement, not single tokens (Efron, 1979; blocks: Kuensch, 1989). At least 2 blocks.
+    """
+    losses = losses.detach().double().flatten()
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; expected a share between 0 and 1, such as 0.95")
+    if len(losses) < 2 * block:
+        raise ValueError(f"got {len(losses)} losses for blocks of {block}; expected at least "
+                         f"{2 * block}: evaluate on a longer text or pass a smaller block")
+    blocks = losses.split(block)
+    sums = torch.stack([part.sum() for part in blocks])
+    sizes = torch.tensor([len(part) for part in blocks], dtype=torch.double)
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.empty(resamples, dtype=torch.double)
+    for i in range(resamples):
+        drawn = torch.randint(len(blocks), (len(blocks),), generator=generator)
+        means[i] = sums[drawn].sum() / sizes[drawn].sum()
+    tail = (1 - level) / 2
+    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.double))
+    return low.item(), high.item()
+
+
+def paired_bootstrap(losses_a: Tensor, losses_b: Tensor, level: float = 0.95, *, block: int = 64,
+                     resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """The interval of mean(losses_a) - mean(losses_b) for two models on the same tokens (N,).
+
+    The same tokens are drawn for both, so what makes a passage hard for both cancels. If the
+    interval does not contain 0, the difference is larger than the choice of text explains.
+    """
+    if losses_a.shape != losses_b.shape:
+        raise ValueError(f"the losses have shapes {tuple(losses_a.shape)} and "
+                         f"{tuple(losses_b.shape)}; expected the same tokens for both models")
+    return bootstrap_interval(losses_a - losses_b, level, block=block, resamples=resamples,
+                              seed=seed)
+
+
+def _bits(model, dataset: TokenDataset, batch_size: int) -> float:
+    return token_losses(model, dataset, batch_size).double().sum().item() / math.log(2)
+
+
+def _text_size(dataset: TokenDataset, tokenizer, characters: bool) -> int:
+    """Bytes or characters of all tokens but the first, which is not predicted."""
+    sizes = torch.zeros(tokenizer.vocab_size, dtype=torch.long)
+    special = set(tokenizer.special_tokens.values())
+    for token in range(tokenizer.vocab_size):
+        if token not in special:
+            text = _bytes_of(tokenizer, token)
+            # a character has one byte that is not a continuation byte (10xxxxxx) of UTF-8
+            sizes[token] = sum(b & 0xC0 != 0x80 for b in text) if characters else len(text)
+    size = int(sizes[dataset.ids[1:].long()].sum())
+    if size == 0:
+        raise ValueError("the text holds special tokens only; expected some characters")
+    return size
+
+
+def _bytes_of(tokenizer, token: int) -> bytes:
+    if hasattr(tokenizer, "token_bytes"):
+        return tokenizer.token_bytes[token]
+    return tokenizer.decode([token]).encode()

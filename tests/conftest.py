@@ -1,0 +1,24 @@
+"""What all tests share: one thread, no windows, repeatable examples, the tools importable."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GPTLIB_THREADS", "1")
+os.environ["MPLBACKEND"] = "Agg"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+from gptlib.runtime import setup  # noqa: E402
+
+hypothesis.settings.register_profile("book", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("book")
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_every_time():
+    """Every test starts from the same seeds, on the same number of threads."""
+    setup(seed=0)

@@ -1,0 +1,171 @@
+"""The house rules of gptlib: floors, sizes, documentation, and nothing that happens at import."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "gptlib"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LONGEST_FILE, LONGEST_FUNCTION, LARGEST_PACKAGE = 350, 40, 4400
+
+# A module imports only from lower floors. Modules of one row know nothing of each other.
+FLOORS = [
+    "config runtime",
+    "information sampling optim autograd coding bpe corpora_text plotting",
+    "corpora",
+    "tokenizers ngram cache",
+    "data attention",
+    "model",
+    "generation training evaluation activations checkpoint",
+    "checks runs",
+    "interop.huggingface",
+    "__main__",
+]
+FLOOR = {name: number for number, row in enumerate(FLOORS) for name in row.split()}
+
+
+def module_name(path: Path) -> str:
+    """The name inside gptlib: "model", "checks.tokenization", "" for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the gptlib modules that a file imports, imports inside functions included."""
+    known = {module_name(file) for file in FILES}
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: write 'from gptlib.x import y', not relative"
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        inside = {name.removeprefix("gptlib.") for name in names if name.startswith("gptlib.")}
+        found |= inside & known
+    return found - {"", module_name(path)}
+
+
+def floor(name: str) -> int:
+    """The floor of a module; modules of a package such as checks share the package's."""
+    for candidate in (name, name.split(".")[0]):
+        if candidate in FLOOR:
+            return FLOOR[candidate]
+    pytest.fail(f"gptlib.{name} has no floor: write it into the table FLOORS")
+
+
+def identify(path: Path) -> str:
+    return module_name(path) or "gptlib"
+
+
+@pytest.mark.parametrize("path", FILES, ids=identify)
+def test_a_module_imports_only_from_lower_floors(path):
+    name = module_name(path)
+    if name in ("", "interop"):
+        assert not imported(path), "the package itself exports its version, nothing else"
+        return
+    for other in imported(path):
+        own_package = name.startswith(f"{other}.")  # checks.tokenization may use checks
+        assert floor(other) < floor(name) or own_package, (
+            f"gptlib.{name} (floor {floor(name)}) imports gptlib.{other} (floor {floor(other)})")
+
+
+def test_the_table_of_floors_names_only_modules_that_exist():
+    names = {module_name(path) for path in FILES}
+    assert set(FLOOR) <= names, f"not there: {sorted(set(FLOOR) - names)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=identify)
+def test_a_file_can_be_read_in_one_sitting(path):
+    text = path.read_text(encoding="utf-8")
+    lines = len(text.splitlines())
+    assert lines <= LONGEST_FILE, f"{lines} lines; at most {LONGEST_FILE}"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = node.end_lineno - node.lineno + 1
+            assert length <= LONGEST_FUNCTION, (
+                f"{node.name}, line {node.lineno}: {length} lines; at most {LONGEST_FUNCTION}")
+
+
+def test_the_package_stays_small():
+    # The checks of exercises are left out: they grow with the chapters, one file for each.
+    counted = [path for path in FILES if "checks" not in path.parts]
+    total = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in counted)
+    assert total <= LARGEST_PACKAGE, f"gptlib has {total} lines; at most {LARGEST_PACKAGE}"
+
+
+def public_definitions(tree: ast.Module):
+    """Public functions and classes of a module, and public methods of its public classes."""
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    for node in tree.body:
+        if isinstance(node, kinds) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from (inner for inner in node.body
+                            if isinstance(inner, kinds) and not inner.name.startswith("_"))
+
+
+def missing_hints(node: ast.FunctionDef) -> list[str]:
+    """Names of arguments without a type hint; "return" where the result has none."""
+    arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+    missing = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+    return missing + (["return"] if node.returns is None else [])
+
+
+@pytest.mark.parametrize("path", FILES, ids=identify)
+def test_public_names_have_docstrings_and_type_hints(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), "the module has no docstring"
+    for node in public_definitions(tree):
+        where = f"{node.name}, line {node.lineno}"
+        overrides = isinstance(node, ast.FunctionDef) and node.name in ("forward", "step")
+        assert ast.get_docstring(node) or overrides, f"{where}: no docstring"
+        if not isinstance(node, ast.ClassDef) and not exempt(path):
+            assert not missing_hints(node), f"{where}: no type hint for {missing_hints(node)}"
+
+
+def exempt(path: Path) -> bool:
+    """Checks of exercises take whatever the reader wrote: `answer` needs no hint there."""
+    return "checks" in path.parts
+
+
+def test_importing_the_package_prints_nothing_and_opens_no_connection():
+    modules = [f"gptlib.{module_name(path)}" for path in FILES if path.stem != "__main__"]
+    program = inspect.cleandoc("""
+        import importlib, socket, sys
+        def refuse(*arguments, **options):
+            raise AssertionError("a module opened a connection at import")
+        socket.socket.connect = refuse
+        for name in sys.argv[1:]:
+            importlib.import_module(name.rstrip("."))
+    """)
+    result = subprocess.run([sys.executable, "-W", "error::SyntaxWarning", "-c", program, *modules],
+                            capture_output=True, text=True, cwd=ROOT)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def tracked_files() -> list[Path]:
+    """Every file of the project, as git sees it; without git there is nothing to check."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listing.stdout.split("\0") if name]
+
+
+def test_no_file_names_a_package_index_host_or_somebody_s_folder():
+    # The words are put together here, so that this file does not contain them.
+    hosts = ["pypi" + ".org", "python" + "hosted", "npmjs" + ".org", "anaconda" + ".org"]
+    folders = ["/ro" + "ot/", "/ho" + "me/", "/Us" + "ers/", "/wo" + "rk/", "/tm" + "p/"]
+    for path in tracked_files():
+        if "mathjax" in path.parts or not path.is_file():
+            continue
+        content = path.read_bytes()
+        for word in hosts + folders:
+            assert word.encode() not in content, f"{path.relative_to(ROOT)} contains {word!r}"
