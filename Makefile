@@ -4,6 +4,7 @@ REQUIREMENTS ?= requirements.txt
 PORT ?= 8000
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 STAMP := .venv/installed.stamp
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUTF8 := 1
 
 .PHONY: help setup data book test models notebooks serve lab clean

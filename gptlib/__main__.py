@@ -19,6 +19,7 @@ from gptlib.interop.huggingface import to_huggingface
 from gptlib.model import GPT
 from gptlib.runs import RunConfig
 from gptlib.runtime import best_device, setup
+from gptlib.tokenizers import Tokenizer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False,
@@ -172,9 +173,9 @@ def export(
     print(f"written: {out}")
 
 
-def open_model(name: str) -> tuple[GPT, object, dict]:
+def open_model(name: str) -> tuple[GPT, Tokenizer, dict]:
     """A model by folder or by the name of one that comes with the book, with its tokenizer."""
-    is_folder = Path(name).exists() or len(Path(name).parts) > 1
+    is_folder = Path(name).exists() or "/" in name or "\\" in name
     model, tokenizer, metadata = load_checkpoint(name if is_folder else model_path(name))
     if tokenizer is None:
         raise ValueError(f"{name} holds no tokenizer; expected a checkpoint saved with one")

@@ -12,6 +12,7 @@ from gptlib.cache import KVCache
 from gptlib.config import GPTConfig
 from gptlib.runtime import device_of, mode
 from gptlib.sampling import draw, penalise_repetition, probabilities, sample
+from gptlib.tokenizers import Tokenizer
 
 LanguageModel = Callable[[Tensor], Tensor]
 
@@ -84,7 +85,7 @@ def generate(model: LanguageModel, prompt: Tensor, *, max_new_tokens: int, tempe
     return ids.clone()  # made outside inference mode, so that it may be trained on
 
 
-def stream(model: LanguageModel, tokenizer, prompt: str, *, max_new_tokens: int = 200,
+def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, *, max_new_tokens: int = 200,
            temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
            min_p: float | None = None, repetition_penalty: float = 1.0,
            stop_tokens: Sequence[int] | None = None,

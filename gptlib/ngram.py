@@ -153,7 +153,7 @@ class NGram:
             keys, token = self._keys[level], contexts[:, level]
             wanted = row * V + token
             row = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-            row[(keys[row] != wanted) | (wanted < 0)] = -1
+            row[keys[row] != wanted] = -1  # below it every key is wrong: none is negative
         first = np.searchsorted(self._keys[length], row * V)
         last = np.searchsorted(self._keys[length], (row + 1) * V)
         found = np.where(row < 0, 0, last - first)

@@ -25,7 +25,7 @@ from gptlib.evaluation import evaluate_loss
 from gptlib.model import GPT
 from gptlib.optim import AdamW, Muon, parameter_groups
 from gptlib.runtime import setup
-from gptlib.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer
+from gptlib.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from gptlib.training import Step, train
 
 END = "<|endoftext|>"
@@ -116,7 +116,7 @@ def split_documents(corpus: Sequence[str]) -> tuple[list[str], list[str]]:
     return [text for part in parts for text in part if text not in kept_away], held_out
 
 
-def encode_documents(documents: Sequence[str], tokenizer) -> torch.Tensor:
+def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> torch.Tensor:
     """Ids (N,) of all documents with the end-of-text token before, between and after them.
 
     A tokenizer without that token gets an empty line between documents.
@@ -179,7 +179,7 @@ def stored_config(folder: str | Path) -> tuple[RunConfig, int]:
 
 
 def prepare(config: RunConfig, folder: Path | None = None
-            ) -> tuple[object, TokenDataset, TokenDataset]:
+            ) -> tuple[Tokenizer, TokenDataset, TokenDataset]:
     """Tokenizer, training data and held-out data. The tokenizer of `folder`, or a new one, which
     learns from the training documents alone (characters: from all, so that none is unknown)."""
     documents, held_out = split_documents(config.corpus)

@@ -27,10 +27,10 @@ LEFT_OUT = {
 # How often a story of each book is seen for one reading of the novels. The three books told to
 # small children are what the model shall sound like, and they are small.
 REPEATS = {
-    "burgess-busterbrown": 6,
+    "burgess-busterbrown": 4,
     "edgeworth-parents": 2,
-    "carroll-alice": 4,
-    "bryant-stories": 6,
+    "carroll-alice": 3,
+    "bryant-stories": 4,
 }
 
 

@@ -129,23 +129,26 @@ class MemoryWatch(threading.Thread):
         super().__init__(daemon=True)
         self.process, self.peak, self.finished = process, 0, threading.Event()
 
+    def sample(self) -> None:
+        """Add up the family's memory now; a process that has just ended counts as nothing."""
+        memory = 0
+        try:
+            for member in [self.process, *self.process.children(recursive=True)]:
+                memory += member.memory_info().rss
+        except psutil.NoSuchProcess:
+            pass
+        self.peak = max(self.peak, memory)
+
     def run(self) -> None:
-        """Sample ten times a second; look for new child processes once a second."""
-        family, samples = [self.process], 0
-        while not self.finished.wait(0.1):
-            try:
-                if samples % 10 == 0:
-                    family = [self.process, *self.process.children(recursive=True)]
-                memory = sum(p.memory_info().rss for p in family if p.is_running())
-                self.peak = max(self.peak, memory)
-            except psutil.Error:
-                family = [self.process]
-            samples += 1
+        """Sample five times a second."""
+        while not self.finished.wait(0.2):
+            self.sample()
 
     def stop(self) -> int:
         """End the sampling and return the peak in bytes."""
         self.finished.set()
         self.join()
+        self.sample()
         return self.peak
 
 

@@ -1,0 +1,126 @@
+"""Checks of chapter 4.1, probability in language models."""
+
+import math
+
+import torch
+
+from gptlib.checks import attempt, close, exercise, expect
+
+_IDS = torch.tensor([0, 1, 0, 2, 0, 1, 3, 0])  # ends with a token that has followers elsewhere
+_NEXT = torch.tensor([[0, 2 / 3, 1 / 3, 0], [1 / 2, 0, 0, 1 / 2], [1, 0, 0, 0], [1, 0, 0, 0]])
+
+
+@exercise
+def check_conditional_table(conditional_table) -> None:
+    """`conditional_table(ids, vocab_size)` -> (V, V): row a holds P(next | a), from counts."""
+    table = attempt(conditional_table, _IDS, 4)
+    expect(isinstance(table, torch.Tensor), f"expected a tensor, got {type(table).__name__}")
+    expect(table.shape == (4, 4), f"the table has shape {tuple(table.shape)}, expected (V, V)")
+    table = table.float()
+    expect(not (torch.equal(table, table.round()) and table.sum() > 4),
+           "these are counts: divide each row by its sum")
+    expect(not close(table, _NEXT.T) and not close(table.sum(0), torch.ones(4)),
+           "your columns sum to 1, not your rows: P(previous | next) is another question; "
+           "token a is the row, the token after it the column")
+    expect(not close(table.sum(), 1.0),
+           "the whole table sums to 1: that is the joint probability P(a, b); divide each row by "
+           "its own sum")
+    expect(not close(table[0].sum(), 0.75),
+           "row 0 sums to 3/4: token 0 occurs four times but has only three followers, because "
+           "the text ends with it; divide by the number of followers")
+    expect(close(table, _NEXT), f"for the text {_IDS.tolist()} row 0 should be [0, 2/3, 1/3, 0]; "
+           f"yours is {[round(value, 3) for value in table[0].tolist()]}")
+    unseen = torch.as_tensor(attempt(conditional_table, _IDS, 5)).float()[4]
+    expect(not unseen.isnan().any(), "the row of a token that never occurs is nan: 0 / 0; make it "
+           "uniform, 1/V")
+    expect(close(unseen, torch.full((5,), 0.2)),
+           "the row of a token that never occurs should be uniform, 1/V: it must sum to 1, too")
+
+
+@exercise
+def check_draw(draw) -> None:
+    """`draw(p, u)` -> the id whose part of [0, 1) holds the number u."""
+    p = torch.tensor([0.0, 0.5, 0.2, 0.0, 0.3], dtype=torch.float64)
+    cases = ((0.1, 1), (0.6, 2), (0.69, 2), (0.75, 4), (0.999, 4))
+    got = [_number(attempt(draw, p, u)) for u, _ in cases]
+    expect(got != [1] * 5, "you always return token 1, the likeliest: u decides, not the maximum")
+    expect(got != [0, 1, 1, 3, 3] and got != [0, 1, 1, 2, 3],
+           "every answer is one token too early: you want the first token at which the running "
+           "sum is above u")
+    expect(len(set(got)) > 1, f"you return {got[0]} for every u: u has no effect")
+    expect(got == [token for _, token in cases],
+           f"for p = {p.tolist()} and u = {[u for u, _ in cases]} the tokens are "
+           f"{[token for _, token in cases]}; yours are {got}")
+    expect(_number(attempt(draw, p, 0.0)) == 1,
+           "u = 0 gives token 0, whose probability is 0: the running sum must be above u, not "
+           "only equal to it (torch.searchsorted has right=True for that)")
+    expect(_number(attempt(draw, p, 0.5)) == 2,
+           "u = 0.5 belongs to token 2, whose part is [0.5, 0.7): parts own their left end")
+
+
+@exercise
+def check_log_probability(log_probability) -> None:
+    """`log_probability(model, ids)` -> log P(ids[1:] | ids[0]) in nats; ids is (T,)."""
+    table = torch.tensor([[2.0, 1.0, 0.0], [0.5, 3.0, 1.0], [1.0, 1.0, 4.0]])
+
+    def model(ids):
+        return table[ids]
+
+    def attempted(ids):
+        return _number(attempt(log_probability, model, ids))
+
+    ids = torch.tensor([0, 1, 1, 2, 0])
+    logs = table.log_softmax(-1)
+    terms = torch.stack([logs[a, b] for a, b in zip(ids[:-1], ids[1:])])
+    right, got = terms.sum().item(), attempted(ids)
+    own = sum(logs[a, a].item() for a in ids)
+    expect(not close(got, sum(table[a, b].item() for a, b in zip(ids[:-1], ids[1:]))),
+           "you added raw logits: a model of this book may return any scores; log_softmax over "
+           "the vocabulary makes them log-probabilities")
+    expect(not close(got, own) and not close(got, own - logs[0, 0].item()),
+           "you scored each token with the logits at its own position: those predict the next "
+           "token; compare logits[:-1] with ids[1:]")
+    expect(not close(got, math.exp(right)),
+           "this is the probability itself: for a long text it is 0 in floating point; return the "
+           "sum of logarithms")
+    expect(not close(got, right / 4), "this is the mean over tokens: the chain rule wants the sum")
+    expect(not close(got, -right), "the sign: a probability is at most 1, its logarithm at most 0")
+    expect(not close(got, right / math.log(2)), "these are bits: use the natural logarithm")
+    expect(close(got, right, 1e-4), f"for the ids {ids.tolist()} of a small test model the answer "
+           f"is {right:.4f}; yours is {got:.4f}")
+    expect(math.isfinite(attempted(ids.repeat(500))),
+           "for a text of 2,500 tokens your answer is infinite: you multiply first and take the "
+           "logarithm afterwards; add logarithms")
+
+
+@exercise
+def check_perplexity(perplexity) -> None:
+    """`perplexity(probabilities)` -> the inverse probability per token; input (T,)."""
+    p = torch.tensor([1 / 2, 1 / 4, 1 / 8, 1 / 8], dtype=torch.float64)
+    got = _number(attempt(perplexity, p))
+    expect(not close(got, (1 / p).mean()),
+           "you averaged 1/p: that is an arithmetic mean; the chain rule multiplies, so the mean "
+           "must be geometric (average the logarithms)")
+    expect(not close(got, 1 / p.mean()),
+           "you inverted the mean probability: the chain rule multiplies, so average the "
+           "logarithms")
+    expect(not close(got, 1 / p.prod()), "this is 1/P of the whole text: take the T-th root, so "
+           "that texts of different length can be compared")
+    expect(not close(got, 2 ** (-p.log().mean())) and not close(got, math.e ** -p.log2().mean()),
+           "two bases are mixed: 2 ** belongs to log2, exp to the natural logarithm")
+    expect(not close(got, p.log().mean().exp()), "the sign: your answer is below 1; a perplexity "
+           "is the inverse of a probability")
+    expect(not close(got, -p.log().mean()) and not close(got, -p.log2().mean()),
+           "this is the mean loss: perplexity is the base of your logarithm to that power")
+    expect(close(got, 2**2.25), f"for p = [1/2, 1/4, 1/8, 1/8] the perplexity is 2 ** 2.25 = "
+           f"{2**2.25:.3f}; yours is {got:.3f}")
+    long = _number(attempt(perplexity, torch.full((2000,), 0.2).double()))
+    expect(close(long, 5.0), "2,000 tokens of probability 1/5 must give 5: multiplying "
+           "them underflows to 0; average logarithms instead")
+
+
+def _number(result) -> float:
+    try:
+        return float(torch.as_tensor(result))
+    except (TypeError, ValueError, RuntimeError):
+        expect(False, f"expected one number, got {result!r}")

@@ -1,0 +1,95 @@
+"""Checks of the exercises of case 1 (chapters 8.1 to 8.4)."""
+
+import math
+
+import torch
+
+from gptlib.checks import attempt, close, exercise, expect
+
+HEN = "the hen found a grain and the hen ate it".split()
+FOX = "the fox saw that the hen found a grain of corn".split()
+
+
+def _sets(first: list[str], second: list[str], n: int) -> tuple[set, set]:
+    return tuple({tuple(words[i:i + n]) for i in range(len(words) - n + 1)}
+                 for words in (first, second))
+
+
+@exercise
+def check_shared(shared) -> None:
+    """`shared(first, second, n)`: share of the first text's different n-grams that the second has."""
+    got = attempt(shared, HEN, FOX, 2)
+    expect(isinstance(got, (int, float)), f"expected a number, got {type(got).__name__}")
+    a, b = _sets(HEN, FOX, 2)
+    right = len(a & b) / len(a)
+    expect(not close(got, len(a & b)), "you return the number of common n-grams; divide it by the "
+           "number of different n-grams of the first text")
+    expect(not close(got, len(a & b) / len(a | b)), "you divided by the n-grams of both texts "
+           "together (Jaccard): a short story inside a long book would hardly show")
+    expect(not close(got, len(a & b) / len(b)), "you divided by the n-grams of the second text; "
+           "the question is how much of the first one is found again")
+    every = [tuple(HEN[i:i + 2]) for i in range(len(HEN) - 1)]
+    expect(not close(got, sum(gram in b for gram in every) / len(every)), "you counted an n-gram "
+           "as often as it occurs; put them into a set first: here each different one counts once")
+    one = len(set(HEN) & set(FOX)) / len(set(HEN))
+    expect(not close(got, one), "you compared single words; compare runs of n words")
+    expect(close(got, right), f"for the two sentences and n=2 expected {right:.3f}, got {got:.3f}")
+    last = attempt(shared, ["a", "b", "c"], ["x", "b", "c"], 2)
+    expect(close(last, 0.5), f"for a b c and x b c expected 0.5, got {last:.3f}: is the last n-gram "
+           "there? There are len(words) - n + 1 of them")
+
+
+@exercise
+def check_bits_per_byte(bits_per_byte) -> None:
+    """`bits_per_byte(losses, text)`: losses in nats per token (N,), of a text of some bytes."""
+    losses, text = torch.tensor([2.0, 1.0, 3.0]), "Ein Märchen"  # 11 characters, 12 bytes
+    got = float(attempt(bits_per_byte, losses, text))
+    right = 6 / math.log(2) / 12
+    expect(not close(got, 6 / 12), "you kept nats; divide by ln 2 to get bits")
+    expect(not close(got, 6 * math.log(2) / 12), "you multiplied by ln 2; a nat is 1 / ln 2 = 1.44 "
+           "bits, so divide")
+    expect(not close(got, 2 / math.log(2)), "these are bits per token: divide the total of the "
+           "losses, not their mean, by the number of bytes")
+    expect(not close(got, 2 / math.log(2) / 12), "you divided the mean loss by the bytes; take "
+           "the sum of the losses")
+    expect(not close(got, 6 / math.log(2) / 11), "you counted characters; ä takes two bytes in "
+           "UTF-8: len(text.encode())")
+    expect(close(got, right), f"for losses of 2, 1, 3 nats and 12 bytes expected {right:.4f}, "
+           f"got {got:.4f}")
+
+
+@exercise
+def check_repetition(repetition) -> None:
+    """`repetition(words, n)`: share of the n-grams of a text that stood in it before."""
+    loop = "so they ran and so they ran and so they ran".split()  # 9 trigrams, 4 different
+    got = attempt(repetition, loop, 3)
+    expect(isinstance(got, (int, float)), f"expected a number, got {type(got).__name__}")
+    expect(not close(got, 4 / 9), "this is the share of different n-grams; repetition is what is "
+           "left to 1")
+    expect(not close(got, 1 - 4 / 11), "you divided by the number of words; a text of N words has "
+           "N - n + 1 n-grams")
+    expect(not close(got, 1.0), "you count every n-gram that occurs twice, its first time too; "
+           "only the second and later ones are repetitions")
+    expect(not close(got, 1 - 4 / 8), "the last n-gram is missing: there are N - n + 1")
+    expect(close(got, 5 / 9), f"for {' '.join(loop)!r} and n=3 expected {5 / 9:.3f}, got {got:.3f}")
+    fresh = attempt(repetition, "one two three four".split(), 3)
+    expect(close(fresh, 0.0), f"a text that repeats nothing has repetition 0, got {fresh:.3f}")
+
+
+@exercise
+def check_longest_copy(longest_copy) -> None:
+    """`longest_copy(words, source)`: length of the longest run of words that both lists share."""
+    source = "once upon a time there was a little red hen".split()
+    mixed = "there was a fox once upon a time and a little hen".split()
+    got = attempt(longest_copy, mixed, source)
+    expect(not isinstance(got, (list, tuple, str)), "return the length of the run, not its words")
+    common = sum(word in source for word in mixed)
+    expect(got != common, f"{common} words occur in both texts, but the longest run, words that "
+           "follow each other in both, has 4")
+    expect(got != 3, "you stopped at the first run (there was a); a longer one comes later")
+    expect(got == 4, f"expected 4 (once upon a time), got {got}")
+    edge = attempt(longest_copy, "a little red hen".split(), source)
+    expect(edge == 4, f"for a text that is the end of the source expected 4, got {edge}: does "
+           "your loop reach the last word?")
+    nothing = attempt(longest_copy, ["zebra"], source)
+    expect(nothing == 0, f"for texts without a common word expected 0, got {nothing}")
