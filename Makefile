@@ -24,7 +24,7 @@ data: setup  ## fetch every corpus once; afterwards all works offline
 	$(BIN)/python -m gptlib corpora --all
 
 book: setup  ## build the site into _build/html, warnings are errors
-	$(BIN)/jupyter-book build . -W -n --keep-going
+	$(BIN)/jupyter-book build . --all -W -n --keep-going
 
 test: setup data  ## lint, unit tests, site, every notebook against its stored outputs
 	$(BIN)/python tools/test.py

@@ -54,14 +54,14 @@ def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
 
 
 def learn_merges(words: Mapping[str, int], max_merges: int) -> list[Pair]:
-    """Learn up to `max_merges` pairs from {word: how often}; merge number i makes the id 256 + i.
+    """Learn up to `max_merges` pairs from {word: how often}; number i makes the id 256 + i.
 
-    Each round merges the most frequent pair, on a tie the one with the smaller ids, as the
-    `tokenizers` library does. Fewer merges come back if every word has become one token.
+    Each round merges the most frequent pair, on a tie the one with the smaller ids, as
+    the `tokenizers` library does. Fewer merges come back if every word is one token.
 
-    Recounting the text every round would take hours. So: count each unique word once, remember
-    which words hold a pair, and keep the pairs in a heap. A count in the heap can be too high,
-    since merging a neighbour takes pairs away; it is put right when it comes to the top.
+    Recounting the text every round would take hours. So: count each unique word once,
+    remember which words hold a pair, and keep the pairs in a heap. A count in the heap can
+    be too high, since merging a neighbour takes pairs away; on top it is put right.
     """
     sequences = [to_ids(word) for word in words]
     weights = list(words.values())

@@ -64,7 +64,7 @@ def bootstrap_interval(losses: Tensor, level: float = 0.95, *, block: int = 64,
     """The interval of the mean of `losses` (N,) that holds a share `level` of its resamples.
 
     Neighbouring tokens are hard or easy together, so blocks of `block` tokens are drawn with
-    replacement, not single tokens (Efron, 1979; blocks: Kuensch, 1989). At least 2 blocks.
+    replacement, not single tokens (Efron, 1979; in blocks: Künsch, 1989). At least 2 blocks.
     """
     losses = losses.detach().double().flatten()
     if not 0 < level < 1:

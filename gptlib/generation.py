@@ -133,7 +133,7 @@ def beam_search(model: LanguageModel, prompt: Tensor, *, max_new_tokens: int, be
     At each step the `beam_width` best of all one-token extensions survive. A continuation that
     ends in a stop token is finished and keeps its place. Without normalisation (`length_power` 0)
     short ones win, since each token can only lower the probability; 1 compares the mean per
-    token (Wu et al., 2016, use a power near 0.6). Returns all beams, the best score first.
+    token (compare Wu et al., 2016, section 7). Returns all beams, the best score first.
     """
     ids = _check_prompt(model, prompt, max_new_tokens, batch_size=1)
     if beam_width < 1:

@@ -54,7 +54,7 @@ class NGram:
         if ids.ndim != 1 or len(ids) < self.order:
             raise ValueError(f"ids have shape {ids.shape}; expected one text of at least "
                              f"{self.order} tokens, the order of the model")
-        self._keys, self._counts, self._contexts = [], [], []
+        levels, before = [], []
         rows = np.zeros(len(ids) + 1, dtype=np.int64)  # level 0 has one row: the empty context
         for n in range(1, self.order + 1):
             keys = rows[: len(ids) - n + 1] * self.vocab_size + ids[n - 1:]
@@ -63,13 +63,16 @@ class NGram:
             if n > 1:
                 suffix = np.empty(len(keys), dtype=np.int64)  # the row of its last n - 1 tokens
                 suffix[rows] = shorter[1: len(rows) + 1]
-                self._contexts.append(np.bincount(suffix, minlength=len(self._counts[-1])))
-            self._keys.append(keys)
-            self._counts.append(counts)
-        self._contexts.append(counts)  # a place-holder: the longest context uses occurrences
-        self._discounts = [(self._discount(occurrences), self._discount(contexts))
-                           for occurrences, contexts in zip(self._counts, self._contexts)]
+                before.append(np.bincount(suffix, minlength=len(levels[-1][1])))
+            levels.append((keys, counts))
+        before.append(counts)  # a place-holder: the longest context uses occurrences
+        self._set_counts([keys for keys, _ in levels], [counts for _, counts in levels], before)
         return self
+
+    def _set_counts(self, keys: list, counts: list, contexts: list) -> None:
+        self._keys, self._counts, self._contexts = keys, counts, contexts
+        self._discounts = [(self._discount(occurrences), self._discount(before))
+                           for occurrences, before in zip(counts, contexts)]
 
     def __call__(self, ids: Tensor) -> Tensor:
         """(B, T) ids -> (B, T, V): at each position the log-probabilities of the next token.
@@ -84,9 +87,28 @@ class NGram:
         contexts = np.full((B, T, length), -1, dtype=np.int64)  # -1: before the start
         for back in range(min(length, T)):
             contexts[:, back:, length - 1 - back] = tokens[:, : T - back]
+        contexts = contexts.reshape(B * T, length)
+        if length:  # contexts come again and again: each is looked up once
+            contexts, where = np.unique(contexts, axis=0, return_inverse=True)
+        else:
+            contexts, where = contexts[:1], np.zeros(B * T, dtype=np.int64)
         with np.errstate(divide="ignore"):
-            logs = np.log(self._predict(contexts.reshape(B * T, length))).astype(np.float32)
-        return torch.from_numpy(logs).view(B, T, self.vocab_size).to(ids.device)
+            logs = np.log(self._predict(contexts)).astype(np.float32)
+        return torch.from_numpy(logs[where.ravel()]).view(B, T, self.vocab_size).to(ids.device)
+
+    def variant(self, order: int | None = None, **options) -> Self:
+        """Another model over the same counts, which are shared: nothing is counted again.
+
+        order: this one's or lower. options: smoothing, k, discount, as for a new model.
+        """
+        order = self.order if order is None else order
+        if order > self.order:
+            raise ValueError(f"order is {order}; expected at most {self.order}, up to which this "
+                             "model has counted: fit a new one")
+        kept = {"smoothing": self.smoothing, "k": self.k, "discount": self.discount}
+        model = NGram(order, self.vocab_size, **(kept | options))
+        model._set_counts(self._keys[:order], self._counts[:order], self._contexts[:order])
+        return model
 
     def count(self, context: Tensor | Sequence[int] = ()) -> Tensor:
         """(V,) int64: how often each token followed the last n - 1 tokens of `context`."""

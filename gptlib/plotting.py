@@ -32,7 +32,8 @@ _STYLE = {
 def figure(columns: int = 1, rows: int = 1, *, width: float = 7.0,
            height: float = 3.4) -> tuple[Figure, Axes]:
     """A figure of `width` by `height` inches and its axes (an array of them if more than one)."""
-    with plt.rc_context(_STYLE):
+    plt.draw_if_interactive()  # loads the notebook's backend; inside the context, leaving it would
+    with plt.rc_context(_STYLE):  # switch interactive drawing off and later figures would vanish
         return plt.subplots(rows, columns, figsize=(width, height), layout="constrained")
 
 

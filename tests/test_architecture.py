@@ -18,7 +18,7 @@ FLOORS = [
     "config runtime",
     "information sampling optim autograd coding bpe corpora_text plotting",
     "corpora",
-    "tokenizers ngram cache",
+    "tokenizers ngram cache stories",
     "data attention",
     "model",
     "generation training evaluation activations checkpoint",

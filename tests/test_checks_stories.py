@@ -62,7 +62,7 @@ WRONG = [
      / len(grams(a, n)), "set first"),
     ("check_shared", lambda a, b, n: shared(a, b, 1), "single words"),
     ("check_shared", lambda a, b, n: shared(a[:-1], b[:-1], n), "len\\(words\\) - n \\+ 1"),
-    ("check_shared", lambda a, b, n: 0.9, "expected 0.444"),
+    ("check_shared", lambda a, b, n: 0.9 if "hen" in a else 0.5, "expected 0.500"),
     ("check_shared", lambda a, b, n: set(grams(a, n)), "expected a number, got set"),
     ("check_bits_per_byte", lambda x, t: x.sum() / len(t.encode()), "kept nats"),
     ("check_bits_per_byte", lambda x, t: x.sum() * math.log(2) / len(t.encode()), "multiplied"),

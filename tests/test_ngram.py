@@ -138,6 +138,16 @@ def test_a_longer_context_predicts_better_where_the_text_has_one():
     assert likelihoods[0] < likelihoods[1] < likelihoods[2] and likelihoods[2] > -0.05
 
 
+@settings(max_examples=20, deadline=None)
+@given(texts, st.integers(1, 5), st.sampled_from(SMOOTHINGS))
+def test_a_variant_equals_a_model_that_counted_the_text_itself(ids, order, smoothing):
+    counted = NGram(5, 4, "add-k", k=2).fit(ids)
+    fresh = NGram(order, 4, smoothing, k=0.3).fit(ids)
+    rows = torch.randint(0, 4, (2, 6), generator=torch.manual_seed(0))
+    assert torch.equal(counted.variant(order, smoothing=smoothing, k=0.3)(rows), fresh(rows))
+    assert counted.variant().k == 2 and counted.order == 5
+
+
 def test_large_vocabularies_do_not_overflow():
     ids = torch.randint(0, 100_000, (500,), generator=torch.manual_seed(0))
     model = NGram(5, 100_000, "none").fit(ids)  # 100,000 to the fifth is above 2**63
@@ -164,6 +174,8 @@ def test_counting_a_long_text_takes_about_a_second_for_each_order():
     (lambda: NGram(2, 4).fit(torch.zeros(2, 3, dtype=torch.long)), "expected one text"),
     (lambda: NGram(2, 4).probabilities([0]), "call fit"),
     (lambda: NGram(2, 4).fit(ABABAC)(torch.tensor([[0, 9]])), "id 9 is outside"),
+    (lambda: NGram(2, 4).fit(ABABAC).variant(3), "order is 3; expected at most 2"),
+    (lambda: NGram(2, 4).variant(1).probabilities([0]), "call fit"),
     (lambda: NGram(2, 4).fit(ABABAC)(torch.tensor([0, 1])), r"expected \(B, T\)"),
 ])
 def test_mistakes_are_explained(make, message):

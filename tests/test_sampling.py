@@ -130,6 +130,15 @@ def test_a_weight_of_zero_is_never_drawn_at_either_end():
     assert set(draw(weights[:, :3], seeded()).tolist()) == {1}
 
 
+@pytest.mark.parametrize("random, drawn", [(0.0, 3), (1 - 2**-53, 1), (0.5, 3)])
+def test_the_extreme_random_numbers_fall_on_tokens_with_weight(monkeypatch, random, drawn):
+    def fixed(*shape, dtype, **options):
+        return torch.full(shape, random, dtype=dtype)
+
+    monkeypatch.setattr(torch, "rand", fixed)
+    assert draw(torch.tensor([[0.0, 0.4, 0.0, 0.6, 0.0]])).item() == drawn
+
+
 def test_half_precision_logits_are_drawn_in_float32():
     logits = torch.zeros(1, 3000, dtype=torch.bfloat16)
     assert len(set(sample(logits.expand(3000, -1), generator=seeded()).tolist())) > 1500

@@ -140,8 +140,8 @@ class MemoryWatch(threading.Thread):
         self.peak = max(self.peak, memory)
 
     def run(self) -> None:
-        """Sample five times a second."""
-        while not self.finished.wait(0.2):
+        """Sample twice a second."""
+        while not self.finished.wait(0.5):
             self.sample()
 
     def stop(self) -> int:

@@ -4,7 +4,8 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const control of document.querySelectorAll("button[aria-label], summary[aria-label]")) {
     const text = control.textContent.replace(/\s+/g, " ").trim();
     const label = control.getAttribute("aria-label");
-    if (text && !label.toLowerCase().includes(text.toLowerCase())) {
+    const icon = control.matches(".theme-switch-button"); // its picture, drawn later, has a title
+    if (icon || (text && !label.toLowerCase().includes(text.toLowerCase()))) {
       control.removeAttribute("aria-label");
     }
   }

@@ -17,7 +17,7 @@ def _sets(first: list[str], second: list[str], n: int) -> tuple[set, set]:
 
 @exercise
 def check_shared(shared) -> None:
-    """`shared(first, second, n)`: share of the first text's different n-grams that the second has."""
+    """`shared(first, second, n)`: share of the first text's n-grams that the second has."""
     got = attempt(shared, HEN, FOX, 2)
     expect(isinstance(got, (int, float)), f"expected a number, got {type(got).__name__}")
     a, b = _sets(HEN, FOX, 2)
@@ -33,10 +33,10 @@ def check_shared(shared) -> None:
            "as often as it occurs; put them into a set first: here each different one counts once")
     one = len(set(HEN) & set(FOX)) / len(set(HEN))
     expect(not close(got, one), "you compared single words; compare runs of n words")
-    expect(close(got, right), f"for the two sentences and n=2 expected {right:.3f}, got {got:.3f}")
     last = attempt(shared, ["a", "b", "c"], ["x", "b", "c"], 2)
-    expect(close(last, 0.5), f"for a b c and x b c expected 0.5, got {last:.3f}: is the last n-gram "
-           "there? There are len(words) - n + 1 of them")
+    expect(close(last, 0.5), f"for a b c and x b c expected 0.5, got {last:.3f}: is the last "
+           "n-gram there? There are len(words) - n + 1 of them")
+    expect(close(got, right), f"for the two sentences and n=2 expected {right:.3f}, got {got:.3f}")
 
 
 @exercise

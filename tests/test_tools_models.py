@@ -1,0 +1,22 @@
+"""`make models` runs what the model cards say."""
+
+import pytest
+
+import models as tool
+
+
+def test_the_commands_are_the_lines_of_the_first_bash_block():
+    card = "# Card\n```python\nx\n```\n```bash\n# why\na --x \\\n  --y\n\nb\n```\n```bash\nc\n```\n"
+    assert tool.commands(card) == ["a --x    --y", "b"]
+
+
+def test_a_card_without_commands_is_refused():
+    with pytest.raises(ValueError, match="no ```bash block"):
+        tool.commands("# A model\n")
+
+
+def test_every_model_has_a_card_with_its_commands_and_a_log():
+    for config in (tool.ROOT / "models").glob("*/config.json"):
+        card = config.parent / "README.md"
+        assert tool.commands(card.read_text(encoding="utf-8"))
+        assert list(config.parent.glob("log*")), "no training log"
