@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gptlib.config import GPTConfig
 from gptlib.model import GPT
-from gptlib.tokenizers import load_tokenizer
+from gptlib.tokenizers import Tokenizer, load_tokenizer
 
 FORMAT = "gptlib"
 FORMAT_VERSION = 1
@@ -31,8 +31,8 @@ _FILES = ("config.json", "model.safetensors", "tokenizer.json", "training.json",
           "optimizer.safetensors")
 
 
-def save_checkpoint(path: str | Path, model: GPT, tokenizer=None, *, step: int = 0,
-                    optimizer: torch.optim.Optimizer | None = None,
+def save_checkpoint(path: str | Path, model: GPT, tokenizer: Tokenizer | None = None, *,
+                    step: int = 0, optimizer: torch.optim.Optimizer | None = None,
                     metadata: dict | None = None, dtype: torch.dtype | None = None) -> None:
     """Write a checkpoint to the folder `path`, or leave the one that is there as it is.
 
@@ -70,7 +70,7 @@ def save_checkpoint(path: str | Path, model: GPT, tokenizer=None, *, step: int =
     _replace_folder(path, write)
 
 
-def load_checkpoint(path: str | Path) -> tuple[GPT, object | None, dict]:
+def load_checkpoint(path: str | Path) -> tuple[GPT, Tokenizer | None, dict]:
     """Read (model, tokenizer or None, metadata) from a checkpoint's folder.
 
     The model is float32, on the CPU, in eval mode; metadata holds `step` and what was saved with
@@ -139,7 +139,7 @@ def model_path(name: str) -> Path:
 # ---- writing
 
 
-def _check_target(path: Path, model: GPT, tokenizer) -> None:
+def _check_target(path: Path, model: GPT, tokenizer: Tokenizer | None) -> None:
     if not isinstance(getattr(model, "config", None), GPTConfig):
         raise ValueError(f"got a {type(model).__name__}; expected a gptlib.model.GPT")
     if tokenizer is not None and tokenizer.vocab_size > model.config.vocab_size:

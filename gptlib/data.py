@@ -6,6 +6,8 @@ from typing import Self
 import numpy as np
 import torch
 
+from gptlib.tokenizers import Tokenizer
+
 
 class TokenDataset:
     """One long sequence of token ids, read through windows of `context_length` tokens.
@@ -40,7 +42,7 @@ class TokenDataset:
         self.context_length = context_length
 
     @classmethod
-    def from_text(cls, text: str, tokenizer, context_length: int) -> Self:
+    def from_text(cls, text: str, tokenizer: Tokenizer, context_length: int) -> Self:
         """Encode `text` with `tokenizer.encode`; an empty or too short text is a ValueError."""
         if not text:
             raise ValueError("the text is empty; expected some text to encode")

@@ -1,6 +1,7 @@
 """How well a model predicts a held-out text: one full pass, every token counted once."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -8,10 +9,13 @@ from torch.nn import functional
 
 from gptlib.data import TokenDataset
 from gptlib.runtime import device_of, mode
+from gptlib.tokenizers import Tokenizer
+
+LanguageModel = Callable[[Tensor], Tensor]  # (B, T) ids -> (B, T, V) logits
 
 
 @torch.no_grad()
-def token_losses(model, dataset: TokenDataset, batch_size: int = 32) -> Tensor:
+def token_losses(model: LanguageModel, dataset: TokenDataset, batch_size: int = 32) -> Tensor:
     """The loss in nats of each token of the data set but the first, (N - 1,) float32 on the CPU.
 
     The text is cut into windows of `context_length` inputs that do not overlap: each token is
@@ -35,17 +39,18 @@ def token_losses(model, dataset: TokenDataset, batch_size: int = 32) -> Tensor:
     return torch.cat(losses)
 
 
-def evaluate_loss(model, dataset: TokenDataset, batch_size: int = 32) -> float:
+def evaluate_loss(model: LanguageModel, dataset: TokenDataset, batch_size: int = 32) -> float:
     """Mean loss in nats per token over the whole data set: every token weighs the same."""
     return token_losses(model, dataset, batch_size).double().mean().item()
 
 
-def perplexity(model, dataset: TokenDataset, batch_size: int = 32) -> float:
+def perplexity(model: LanguageModel, dataset: TokenDataset, batch_size: int = 32) -> float:
     """exp of the loss: among how many equally likely tokens the model hesitates, on average."""
     return math.exp(evaluate_loss(model, dataset, batch_size))
 
 
-def bits_per_byte(model, dataset: TokenDataset, tokenizer, batch_size: int = 32) -> float:
+def bits_per_byte(model: LanguageModel, dataset: TokenDataset, tokenizer: Tokenizer,
+                  batch_size: int = 32) -> float:
     """Bits that the model needs for each byte (UTF-8) of the text it predicts.
 
     Unlike the loss per token, this compares models with different tokenizers. A special token
@@ -54,7 +59,8 @@ def bits_per_byte(model, dataset: TokenDataset, tokenizer, batch_size: int = 32)
     return _bits(model, dataset, batch_size) / _text_size(dataset, tokenizer, characters=False)
 
 
-def bits_per_character(model, dataset: TokenDataset, tokenizer, batch_size: int = 32) -> float:
+def bits_per_character(model: LanguageModel, dataset: TokenDataset, tokenizer: Tokenizer,
+                       batch_size: int = 32) -> float:
     """Bits that the model needs for each character (Unicode code point) of the text."""
     return _bits(model, dataset, batch_size) / _text_size(dataset, tokenizer, characters=True)
 
@@ -99,26 +105,20 @@ def paired_bootstrap(losses_a: Tensor, losses_b: Tensor, level: float = 0.95, *,
                               seed=seed)
 
 
-def _bits(model, dataset: TokenDataset, batch_size: int) -> float:
+def _bits(model: LanguageModel, dataset: TokenDataset, batch_size: int) -> float:
     return token_losses(model, dataset, batch_size).double().sum().item() / math.log(2)
 
 
-def _text_size(dataset: TokenDataset, tokenizer, characters: bool) -> int:
+def _text_size(dataset: TokenDataset, tokenizer: Tokenizer, characters: bool) -> int:
     """Bytes or characters of all tokens but the first, which is not predicted."""
     sizes = torch.zeros(tokenizer.vocab_size, dtype=torch.long)
     special = set(tokenizer.special_tokens.values())
     for token in range(tokenizer.vocab_size):
         if token not in special:
-            text = _bytes_of(tokenizer, token)
+            text = tokenizer.token_bytes[token]
             # a character has one byte that is not a continuation byte (10xxxxxx) of UTF-8
             sizes[token] = sum(b & 0xC0 != 0x80 for b in text) if characters else len(text)
     size = int(sizes[dataset.ids[1:].long()].sum())
     if size == 0:
         raise ValueError("the text holds special tokens only; expected some characters")
     return size
-
-
-def _bytes_of(tokenizer, token: int) -> bytes:
-    if hasattr(tokenizer, "token_bytes"):
-        return tokenizer.token_bytes[token]
-    return tokenizer.decode([token]).encode()

@@ -6,7 +6,7 @@ PyTorch's own schedulers work with it, and each gives the numbers of its namesak
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -44,7 +44,7 @@ class Optimizer(torch.optim.Optimizer):
                                      "is the share of the old average that is kept")
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Update every parameter that has a gradient; `closure`, if given, computes the loss."""
         loss = None
         if closure is not None:

@@ -4,12 +4,15 @@ The colours are those of Okabe and Ito (2008), which readers with any kind of co
 tell apart; the background stays white, so that a figure reads in the light and the dark theme.
 """
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from PIL import Image
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -61,9 +64,9 @@ def bars(ax: Axes, values: Mapping[str, float], *, x_label: str, form: str = "{:
     return ax
 
 
-def heatmap(ax: Axes, matrix, *, row_labels: Sequence[str] = (), column_labels: Sequence[str] = (),
-            x_label: str = "", y_label: str = "", form: str | None = None,
-            limits: tuple[float, float] | None = None) -> Axes:
+def heatmap(ax: Axes, matrix: ArrayLike, *, row_labels: Sequence[str] = (),
+            column_labels: Sequence[str] = (), x_label: str = "", y_label: str = "",
+            form: str | None = None, limits: tuple[float, float] | None = None) -> Axes:
     """Draw a matrix (rows, columns), dark where large; `form` such as "{:.2f}" writes its numbers.
 
     For attention: rows are the positions that look (T), columns those looked at (S).
@@ -81,3 +84,25 @@ def heatmap(ax: Axes, matrix, *, row_labels: Sequence[str] = (), column_labels: 
             ax.text(column, row, form.format(value), ha="center", va="center",
                     color="white" if dark else "black", fontsize=8)
     return ax
+
+
+def film(fig: Figure, draw: Callable[[int], object], frames: int, *,
+         milliseconds: int = 100) -> bytes:
+    """An animated PNG: `draw(t)` changes the figure for t = 0 ... frames - 1.
+
+    It plays once and stops on the last picture, so that nothing on the page moves for ever.
+    """
+    pictures = []
+    for t in range(frames):
+        draw(t)
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format="png", dpi=100)
+        fig.set_layout_engine("none")  # the first picture has settled the layout
+        pictures.append(Image.open(buffer).convert("RGB"))
+    plt.close(fig)
+    palette = pictures[-1].quantize(48)  # few colours, one palette: a tenth of the size
+    pictures = [picture.quantize(palette=palette, dither=0) for picture in pictures]
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, format="png", save_all=True, append_images=pictures[1:],
+                     duration=milliseconds, loop=1)
+    return buffer.getvalue()

@@ -37,7 +37,7 @@ def best_device() -> torch.device:
     return torch.device("cpu")
 
 
-def device_of(model) -> torch.device:
+def device_of(model: object) -> torch.device:
     """Where a model's parameters lie; the CPU for one without parameters, such as an n-gram."""
     parameters = getattr(model, "parameters", None)
     first = next(iter(parameters()), None) if callable(parameters) else None
@@ -45,7 +45,7 @@ def device_of(model) -> torch.device:
 
 
 @contextlib.contextmanager
-def mode(model, training: bool) -> Iterator[None]:
+def mode(model: object, training: bool) -> Iterator[None]:
     """Training or evaluation mode (dropout on or off) inside `with`; afterwards every module has
     the mode that it had before. A model that is no nn.Module has no modes and is left alone."""
     modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []

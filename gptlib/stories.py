@@ -90,10 +90,10 @@ def write(folder: Path) -> None:
     for name, texts in files.items():
         text = f"\n{END}\n".join(texts) + "\n"
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
-        print(f"{folder / name}: {len(texts)} documents, {len(text):,} characters")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise SystemExit("expected one folder: python -m gptlib.stories runs/stories-data")
     write(Path(sys.argv[1]))
+    print(f"written to {sys.argv[1]}: stories.txt and mixture.txt")

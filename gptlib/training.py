@@ -57,26 +57,17 @@ def train(model: torch.nn.Module, batches: Iterable[tuple[Tensor, Tensor]],
     A loss or a gradient that is not finite raises FloatingPointError and leaves the weights as
     they were. However the loop ends, the model gets back its mode (train or eval).
     """
-    device = device_of(model)
-    _check_precision(config, device)
-    forward = torch.compile(model) if config.compile else model
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
-    _copy_from_first_process(model)
+    forward, scaler = _prepare(model, optimizer, config)
     batches = iter(batches)
-
     with mode(model, training=True):
         for number in range(start, config.max_steps):
             began = time.perf_counter()
             model.train()  # in case the loop's body left it in eval mode
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * learning_rate_at(number, config)
+            rate = _set_learning_rate(optimizer, learning_rate_at(number, config))
             micro_batches = _take(batches, config.accumulation, number, config.max_steps)
 
             optimizer.zero_grad()
             loss, tokens = accumulate_gradients(forward, micro_batches, config.precision, scaler)
-            rate = optimizer.param_groups[0]["lr"]
             _check_finite("loss", loss, number + 1, rate, optimizer)
 
             scaler.unscale_(optimizer)
@@ -143,10 +134,25 @@ def _take(batches: Iterator, count: int, number: int, steps: int) -> list:
     return taken
 
 
-def _check_precision(config: TrainConfig, device: torch.device) -> None:
-    if config.precision == "float16" and device.type != "cuda":
-        raise ValueError(f"precision is 'float16' and the model is on {device.type}; float16 "
+def _prepare(model: torch.nn.Module, optimizer: torch.optim.Optimizer,
+             config: TrainConfig) -> tuple[Callable[[Tensor], Tensor], torch.amp.GradScaler]:
+    device = device_of(model).type
+    if config.precision == "float16" and device != "cuda":
+        raise ValueError(f"precision is 'float16' and the model is on {device}; float16 "
                          f"training needs a CUDA GPU: use 'bfloat16' or 'float32'")
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    if _rank()[1] > 1:  # all processes start from the weights of the first
+        for tensor in (*model.parameters(), *model.buffers()):
+            distributed.broadcast(tensor.detach(), src=0)
+    scaler = torch.amp.GradScaler(device, enabled=config.precision == "float16")
+    return torch.compile(model) if config.compile else model, scaler
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return optimizer.param_groups[0]["lr"]
 
 
 def _check_finite(name: str, value: float, step: int, rate: float,
@@ -164,9 +170,3 @@ def _rank() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
-
-
-def _copy_from_first_process(model: torch.nn.Module) -> None:
-    if _rank()[1] > 1:
-        for tensor in (*model.parameters(), *model.buffers()):
-            distributed.broadcast(tensor.detach(), src=0)

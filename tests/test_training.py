@@ -242,7 +242,7 @@ torch.set_num_threads(1)
 model = t.small_gpt(seed=rank)      # the second process starts elsewhere and must be corrected
 x, y = next(t.batches(t.DATA, 4))
 y[0, :6] = -100
-t.training._copy_from_first_process(model)
+t.training._prepare(model, t.SGD(model.parameters()), t.TrainConfig())
 loss, tokens = t.accumulate_gradients(model, [(x, y)])
 grads = t.gradients(model)
 model = t.small_gpt(seed=rank)
