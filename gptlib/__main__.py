@@ -140,9 +140,11 @@ def generate(
     gpt, tokenizer, _ = open_model(model)
     generator = torch.Generator()
     generator.seed() if seed is None else generator.manual_seed(seed)
+    start = [i for token, i in tokenizer.special_tokens.items() if token == runs.END]
     pieces = stream(gpt.to(device), tokenizer, prompt, max_new_tokens=max_new_tokens,
                     temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
-                    repetition_penalty=repetition_penalty, generator=generator)
+                    repetition_penalty=repetition_penalty, start_tokens=start,
+                    generator=generator)
     print(prompt, end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)

@@ -88,15 +88,17 @@ def generate(model: LanguageModel, prompt: Tensor, *, max_new_tokens: int, tempe
 def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, *, max_new_tokens: int = 200,
            temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
            min_p: float | None = None, repetition_penalty: float = 1.0,
-           stop_tokens: Sequence[int] | None = None,
+           start_tokens: Sequence[int] = (), stop_tokens: Sequence[int] | None = None,
            generator: torch.Generator | None = None) -> Iterator[str]:
     """Continue a text and yield the continuation piece by piece, as soon as it is certain.
 
     A character that spans several tokens is yielded when its last byte is there, never in halves.
-    Stops at `stop_tokens` (by default all special tokens of the tokenizer), which are not
+    The model reads `start_tokens` before the prompt: the token that ends a document in training
+    tells it that this is the beginning of a new one, not the middle of something. Stops at `stop_tokens` (by default all special tokens of the tokenizer), which are not
     yielded. Between two pieces the model has the mode it had before, also when you stop reading.
     """
-    ids = torch.tensor(tokenizer.encode(prompt), dtype=torch.long)
+    ids = tokenizer.encode(prompt)  # empty stays empty: that is an error of the caller
+    ids = torch.tensor([*start_tokens, *ids] if ids else ids, dtype=torch.long)
     ids = _check_prompt(model, ids, max_new_tokens)
     options = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     stops = tokenizer.special_tokens.values() if stop_tokens is None else stop_tokens

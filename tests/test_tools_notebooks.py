@@ -33,6 +33,14 @@ def test_the_set_up_cell_is_put_first_and_replaced_when_it_is_old():
     assert [cell.source for cell in notebook.cells[1:]] == [tool.setup_cell_source(), "print(1)"]
 
 
+def test_a_long_cell_of_imports_is_folded_on_the_page():
+    long = "\n".join(f"import module_{i}" for i in range(tool.LONGEST_OPENING + 1))
+    for source, tags in ((long, {"tags": ["hide-input"]}), ("import math", {})):
+        notebook = example(source, long)
+        tool.normalise(notebook)
+        assert [cell.metadata for cell in notebook.cells[2:]] == [tags, {}]
+
+
 def test_streams_are_merged_as_if_printed_at_once():
     pieces = [new_output("stream", name="stdout", text=text) for text in ("a\n", "b\n")]
     other = new_output("stream", name="stderr", text="c\n")

@@ -20,7 +20,7 @@ from gptlib.runtime import setup
 
 PICTURE = Path(__file__).resolve().parent.parent / "book" / "_static" / "cover.png"
 PROMPT = "Once upon a time"
-STEPS, CANDIDATES, SEED = 10, 5, 1
+STEPS, CANDIDATES, SEED = 8, 5, 1
 INK, GREY, LINE = "#1f2a37", "#7a8694", "#d5dae0"
 
 
@@ -49,7 +49,7 @@ def choices() -> tuple[list[str], list[list[tuple[str, float]]]]:
 
 def draw(written: list[str], columns: list[list[tuple[str, float]]]) -> plt.Figure:
     """Columns of candidates, larger where likelier; a line runs through the chosen ones."""
-    fig, ax = plt.subplots(figsize=(12, 4.6), dpi=150)
+    fig, ax = plt.subplots(figsize=(9, 4.2), dpi=180)
     path = []
     for x, (column, chosen) in enumerate(zip(columns, written)):
         for y, (word, chance) in enumerate(column):
@@ -65,7 +65,7 @@ def draw(written: list[str], columns: list[list[tuple[str, float]]]) -> plt.Figu
                     va="center", fontsize=7, color=GREY, zorder=3,
                     path_effects=[withStroke(linewidth=3, foreground="white")])
     ax.plot(*zip(*path), color=COLORS[5], linewidth=3, alpha=0.75, zorder=1)
-    ax.text(-0.5, 1.15, PROMPT + "".join(written) + " …", fontsize=17, color=INK, ha="left",
+    ax.text(-0.5, 1.15, PROMPT + "".join(written) + " …", fontsize=16, color=INK, ha="left",
             va="center", fontweight="bold")
     ax.set(xlim=(-0.6, len(columns) - 0.4), ylim=(-CANDIDATES + 0.3, 1.6))
     ax.axis("off")

@@ -34,6 +34,7 @@ RUN_TIMES = ROOT / "book" / "run_times.json"
 ONE_THREAD = {"GPTLIB_THREADS": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 KEPT_METADATA = ("tags", "mystnb", "jupyter", "cellView")
 LONGEST_CELL = 900  # seconds; a cell that takes longer hangs
+LONGEST_OPENING = 8  # lines; a longer cell of imports is folded on the page, not in JupyterLab
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def code_hash(notebook: NotebookNode) -> str:
 
 
 def put_setup_cell(notebook: NotebookNode) -> None:
-    """Insert the set-up cell before the first code cell, or bring it up to date."""
+    """Insert the set-up cell before the first code cell, or bring it up to date; fold imports."""
     code_cells = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     if not code_cells:
         raise ValueError("the notebook has no code cell")
@@ -85,6 +86,9 @@ def put_setup_cell(notebook: NotebookNode) -> None:
     else:
         notebook.cells.insert(first, nbformat.v4.new_code_cell(setup_cell_source()))
     notebook.cells[first].metadata = NotebookNode(tags=["remove-cell"])
+    imports = [cell for cell in notebook.cells[first + 1:] if cell.cell_type == "code"][:1]
+    if imports and len(imports[0].source.split("\n")) > LONGEST_OPENING:
+        imports[0].metadata = NotebookNode(tags=["hide-input"])
 
 
 def merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:

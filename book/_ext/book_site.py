@@ -1,5 +1,6 @@
-"""The book's own Sphinx extension: the table of run times, made from the recorded runs, and the
-address of the repository, taken from _config.yml wherever a page writes {{ repository }}."""
+"""The book's own Sphinx extension: the table of run times, made from the recorded runs; exercises
+without numbers, which would count through the whole book; and the address of the repository, taken
+from _config.yml wherever a page writes {{ repository }}."""
 
 import json
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from sphinx_exercise.directive import ExerciseStartDirective
 
 RUN_TIMES = Path(__file__).resolve().parent.parent / "run_times.json"
 
@@ -35,6 +37,15 @@ class RunTimes(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+class Exercise(ExerciseStartDirective):
+    """`{exercise-start}` as sphinx-exercise has it, with its option `nonumber` always set."""
+
+    def run(self) -> list[nodes.Node]:
+        """Build the box."""
+        self.options["nonumber"] = None
+        return super().run()
+
+
 def put_repository(app: Sphinx, docname: str, source: list[str]) -> None:
     """Replace {{ repository }}, in code blocks too, by the address that _config.yml gives."""
     if docname.startswith("book/"):
@@ -43,7 +54,8 @@ def put_repository(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    """Register the directive and the replacement."""
+    """Register the directives and the replacement."""
     app.add_directive("run-times", RunTimes)
+    app.add_directive("exercise-start", Exercise, override=True)
     app.connect("source-read", put_repository)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
