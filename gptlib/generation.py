@@ -94,8 +94,9 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, *, max_new_t
 
     A character that spans several tokens is yielded when its last byte is there, never in halves.
     The model reads `start_tokens` before the prompt: the token that ends a document in training
-    tells it that this is the beginning of a new one, not the middle of something. Stops at `stop_tokens` (by default all special tokens of the tokenizer), which are not
-    yielded. Between two pieces the model has the mode it had before, also when you stop reading.
+    tells it that this is the beginning of a new one, not the middle of something. Stops at
+    `stop_tokens` (by default all special tokens of the tokenizer), which are not yielded. Between
+    two pieces the model has the mode it had before, also when you stop reading.
     """
     ids = tokenizer.encode(prompt)  # empty stays empty: that is an error of the caller
     ids = torch.tensor([*start_tokens, *ids] if ids else ids, dtype=torch.long)

@@ -217,6 +217,17 @@ def test_stream_equals_generate():
     assert text == tokenizer.decode(ids[0, 2:])
 
 
+def test_stream_reads_start_tokens_before_the_prompt_and_does_not_yield_them():
+    model, tokenizer = small_gpt(vocab_size=257), ByteTokenizer(["<|endoftext|>"])
+    text = "".join(stream(model, tokenizer, "ab", max_new_tokens=9, start_tokens=[256],
+                          stop_tokens=(), generator=seeded(7)))
+    ids = generate(model, torch.tensor([256, *tokenizer.encode("ab")]), max_new_tokens=9,
+                   generator=seeded(7))
+    assert text == tokenizer.decode(ids[0, 3:])
+    with pytest.raises(ValueError):
+        stream(model, tokenizer, "", start_tokens=[256])
+
+
 def test_stream_leaves_the_model_as_it_was_between_two_pieces():
     model = small_gpt(vocab_size=256).train()
     pieces = stream(model, ByteTokenizer(), "ab", max_new_tokens=30)
