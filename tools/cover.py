@@ -20,7 +20,7 @@ from gptlib.runtime import setup
 
 PICTURE = Path(__file__).resolve().parent.parent / "book" / "_static" / "cover.png"
 PROMPT = "Once upon a time"
-STEPS, CANDIDATES, SEED = 8, 5, 1
+STEPS, CANDIDATES, SEED = 8, 5, 3
 INK, GREY, LINE = "#1f2a37", "#7a8694", "#d5dae0"
 
 
