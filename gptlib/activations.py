@@ -8,6 +8,7 @@ from torch import nn
 
 from gptlib.attention import attention_weights
 from gptlib.model import GPT
+from gptlib.runtime import mode
 
 
 @contextmanager
@@ -37,17 +38,6 @@ def record(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, torch.T
             handle.remove()
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, so that nothing is dropped out; the mode is restored afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
 @torch.no_grad()
 def attention_maps(model: GPT, ids: torch.Tensor) -> list[torch.Tensor]:
     """Attention weights of every layer for ids (B, T): a list of L tensors (B, H, T, T).
@@ -56,7 +46,7 @@ def attention_maps(model: GPT, ids: torch.Tensor) -> list[torch.Tensor]:
     same inputs, in evaluation mode.
     """
     names = [f"blocks.{layer}.norm1" for layer in range(len(model.blocks))]
-    with _evaluating(model), record(model, names) as inputs:
+    with mode(model, training=False), record(model, names) as inputs:
         model(ids)
     rotation = model.rotation(0, ids.shape[1])
     maps = []
@@ -74,7 +64,7 @@ def residual_streams(model: GPT, ids: torch.Tensor) -> list[torch.Tensor]:
     if it stopped there.
     """
     names = [f"blocks.{layer}" for layer in range(len(model.blocks))]
-    with _evaluating(model), record(model, names) as outputs:
+    with mode(model, training=False), record(model, names) as outputs:
         model(ids)
         embedded = model.embed(ids)
     return [embedded, *(outputs[name] for name in names)]
