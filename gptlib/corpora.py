@@ -22,6 +22,9 @@ from tqdm.auto import tqdm
 
 from gptlib import corpora_text
 
+END = "<|endoftext|>"  # stands between two documents, as in GPT-2's training
+HELD_OUT = 10  # every tenth document is held out
+
 
 @dataclass(frozen=True)
 class Source:

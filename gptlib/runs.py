@@ -20,6 +20,7 @@ import torch
 from gptlib import corpora
 from gptlib.checkpoint import load_checkpoint, resume, save_checkpoint
 from gptlib.config import GPTConfig, TrainConfig
+from gptlib.corpora import END, HELD_OUT
 from gptlib.data import TokenDataset, batches
 from gptlib.evaluation import evaluate_loss
 from gptlib.model import GPT
@@ -27,9 +28,6 @@ from gptlib.optim import AdamW, Muon, parameter_groups
 from gptlib.runtime import setup
 from gptlib.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from gptlib.training import Step, train
-
-END = "<|endoftext|>"
-HELD_OUT = 10  # every tenth document is held out
 
 
 def _setting(default, help: str):

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptlib import corpora
-
-END = "<|endoftext|>"
-HELD_OUT = 10  # every tenth story
+from gptlib.corpora import END, HELD_OUT
 
 # Left out by hand, with the reason. Titles as in `corpora.documents("stories")`.
 LEFT_OUT = {
