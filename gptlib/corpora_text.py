@@ -1,5 +1,8 @@
 """Cleaning of the raw texts of `gptlib.corpora`: deterministic functions from text to documents."""
 
+import bz2
+import csv
+import io
 import json
 import re
 import string
@@ -116,3 +119,29 @@ def chinese_chapters(raw: str) -> Iterator[str]:
     for chapter in json.loads(raw):
         lines = (" ".join(line.split()) for line in chapter.split("\n"))
         yield "\n\n".join(line for line in lines if line)
+
+
+def reviews(members: list[bytes]) -> Iterator[dict]:
+    """Film reviews of one line, marked fresh or rotten; summaries of plots are left out."""
+    table = io.StringIO(bz2.decompress(members[0]).decode("utf-8"), newline="")
+    for row in csv.DictReader(table):
+        if row["category"] != "plot":
+            yield {"text": " ".join(row["text"].split()), "label": row["category"],
+                   "movie": row["movie_name"]}
+
+
+def sentences(members: list[bytes]) -> Iterator[dict]:
+    """Chinese sentences with their words, pinyin and English translation."""
+    for row in json.loads(members[0]):
+        yield {"chinese": row["chinese"], "words": [token["word"] for token in row["tokens"]],
+               "pinyin": row["pinyin"], "english": row["translation"]["en"],
+               "level": row["hsk_level"], "topic": row["topic"]}
+
+
+def countries(members: list[bytes]) -> Iterator[dict]:
+    """Names and facts; a country for which one of them is missing is left out."""
+    fields = ("name", "capital", "region", "subregion", "demonym")
+    for member in members:
+        facts = json.loads(member)
+        if all(facts.get(field) for field in fields):
+            yield {field: facts[field] for field in fields}
