@@ -201,7 +201,7 @@ class BPETokenizer(Tokenizer):
     def gpt2(cls) -> "BPETokenizer":
         """GPT-2's own vocabulary: 50,257 tokens, fetched on first use by `gptlib.corpora`."""
         lines = member_path("gpt2-vocabulary", "vocab.bpe").read_text(encoding="utf-8")
-        merges = _parse_merges(lines.split("\n")[1:-1])  # without the version and the last newline
+        merges = parse_merges(lines.split("\n")[1:-1])  # without the version and the last newline
         tokenizer = cls(merges, ("<|endoftext|>",))
         ids = json.loads(member_path("gpt2-vocabulary", "encoder.json").read_text("utf-8"))
         if ids != tokenizer._vocabulary():
@@ -252,7 +252,7 @@ class BPETokenizer(Tokenizer):
                     and split.get("use_regex", True) and not content["normalizer"]
                     and not model.get("ignore_merges"))
             special = sorted(content["added_tokens"], key=lambda token: token["id"])
-            merges = _parse_merges(model["merges"])
+            merges = parse_merges(model["merges"])
             tokenizer = cls(merges, [token["content"] for token in special])
             same_ids = tokenizer._vocabulary() == model["vocab"] | tokenizer.special_tokens
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -287,11 +287,15 @@ def _visible(piece: bytes) -> str:
     return "".join(BYTE_CHARACTERS[byte] for byte in piece)
 
 
-def _parse_merges(merges: Iterable[str | Sequence[str]]) -> list[tuple[bytes, bytes]]:
+def parse_merges(merges: Iterable[str | Sequence[str]]) -> list[tuple[bytes, bytes]]:
     """Read merges in visible characters: "Ġt he" or ["Ġt", "he"]."""
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
-    return [(bytes(_CHARACTER_BYTES[c] for c in left), bytes(_CHARACTER_BYTES[c] for c in right))
-            for left, right in pairs]
+    return [(bytes_of(left), bytes_of(right)) for left, right in pairs]
+
+
+def bytes_of(visible: str) -> bytes:
+    """The bytes behind a token in visible characters: "Ġthe" is b" the"."""
+    return bytes(_CHARACTER_BYTES[character] for character in visible)
 
 
 def _to_bytes(merges: Iterable[Pair]) -> list[tuple[bytes, bytes]]:
