@@ -28,33 +28,39 @@ def causal_mask(T: int, S: int, device: torch.device | None = None) -> torch.Ten
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
 
 
-def attention_weights(q: torch.Tensor, k: torch.Tensor, causal: bool = True) -> torch.Tensor:
+def attention_weights(q: torch.Tensor, k: torch.Tensor, causal: bool = True,
+                      mask: torch.Tensor | None = None) -> torch.Tensor:
     """How much each query looks at each key: (.., T, S), non-negative, each row sums to 1.
 
-    softmax(q k' / sqrt(D)), with the future at weight 0 if `causal`.
+    softmax(q k' / sqrt(D)), with weight 0 for the future if `causal`, and wherever `mask`
+    (booleans that broadcast to (.., T, S), such as those of padding) is False.
     """
     scores = q @ _serve_groups(k, q).transpose(-2, -1) / math.sqrt(q.shape[-1])
     if causal:
-        mask = causal_mask(q.shape[-2], k.shape[-2], q.device)
-        scores = scores.masked_fill(~mask, -math.inf)
-    return scores.softmax(-1)
+        past = causal_mask(q.shape[-2], k.shape[-2], q.device)
+        mask = past if mask is None else past & mask
+    return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool = True,
-              fused: bool = True, dropout: float = 0.0) -> torch.Tensor:
+              fused: bool = True, dropout: float = 0.0,
+              mask: torch.Tensor | None = None) -> torch.Tensor:
     """The average of the values under the attention weights: (.., T, D).
 
     `fused` uses PyTorch's kernel, which never stores the (T, S) weights (Dao et al., 2022,
     arXiv:2205.14135); otherwise the three lines of the definition run. `dropout` is the probability
-    with which a weight is zeroed.
+    with which a weight is zeroed; `mask` is that of `attention_weights`.
     """
     if not fused:
-        weights = F.dropout(attention_weights(q, k, causal), dropout)
+        weights = F.dropout(attention_weights(q, k, causal, mask), dropout)
         return weights @ _serve_groups(v, q)
     T, S = q.shape[-2], k.shape[-2]
-    mask = causal_mask(T, S, q.device) if causal and 1 < T != S else None
+    square = mask is None and T == S  # then the kernel has a causal mask of its own
+    if causal and T > 1 and not square:
+        past = causal_mask(T, S, q.device)
+        mask = past if mask is None else past & mask
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal and 1 < T == S,
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal and T > 1 and square,
         enable_gqa=q.dim() > 2 and q.shape[-3] != k.shape[-3])
 
 

@@ -1,5 +1,7 @@
 """The key-value cache: what attention has already computed for earlier tokens of a sequence."""
 
+import copy
+
 import torch
 
 from gptlib.config import GPTConfig
@@ -62,3 +64,15 @@ class KVCache:
     def reset(self) -> None:
         """Forget everything; the memory is kept and used again."""
         self.length = 0
+
+    def repeat(self, count: int) -> "KVCache":
+        """A new cache of `count` rows, each a copy of the one row here: the beginning that many
+        prompts share is read once. Raises ValueError if there is more than one row."""
+        if self.batch_size != 1 or count < 1:
+            raise ValueError(f"got {self.batch_size} rows to be repeated {count} times; expected "
+                             f"one row and a count of 1 or more")
+        rows = copy.copy(self)
+        with torch.inference_mode(False):
+            rows._keys = [keys.repeat(count, 1, 1, 1) for keys in self._keys]
+            rows._values = [values.repeat(count, 1, 1, 1) for values in self._values]
+        return rows

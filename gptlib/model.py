@@ -77,6 +77,20 @@ class Block(nn.Module):
         return x + F.dropout(y, self.dropout, self.training)
 
 
+def initialise(model: nn.Module, config: GPTConfig) -> None:
+    """GPT-2's start: normal with deviation 0.02, biases zero; the layers of each block that write
+    into the residual stream smaller by sqrt(2 L), or zero with `zero_init`."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    std = 0.0 if config.zero_init else 0.02 / math.sqrt(2 * config.n_layer)
+    for name, weight in model.named_parameters():
+        if name.endswith(("attention.output.weight", "feed_forward.down.weight")):
+            nn.init.normal_(weight, std=std)
+
+
 class GPT(nn.Module):
     """A language model: ids (B, T) to logits (B, T, V); position t predicts token t + 1.
 
@@ -98,20 +112,7 @@ class GPT(nn.Module):
         self.final_norm = Norm(config)
         if not config.tie_weights:
             self.output = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """GPT-2's start: normal with deviation 0.02, biases zero; the two layers per block that
-        write into the residual stream smaller by sqrt(2 L), or zero with `zero_init`."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-        std = 0.0 if self.config.zero_init else 0.02 / math.sqrt(2 * self.config.n_layer)
-        for block in self.blocks:
-            nn.init.normal_(block.attention.output.weight, std=std)
-            nn.init.normal_(block.feed_forward.down.weight, std=std)
+        initialise(self, config)
 
     def num_parameters(self) -> int:
         """Number of trained numbers."""

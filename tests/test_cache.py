@@ -71,3 +71,21 @@ def test_type_and_no_gradient():
     cache = KVCache(CONFIG, batch_size=3, dtype=torch.bfloat16)
     keys, _ = cache.append(0, *(x.clone().requires_grad_() for x in pair(2)))
     assert keys.dtype == torch.bfloat16 and not keys.requires_grad
+
+
+def test_repeated_rows_start_alike_and_are_independent_of_the_original():
+    cache = KVCache(CONFIG)
+    for layer in range(2):
+        cache.append(layer, *pair(2, B=1))
+    cache.advance(2)
+    rows = cache.repeat(3)
+    assert (rows.batch_size, rows.length, cache.batch_size) == (3, 2, 1)
+    keys, values = rows.append(1, *pair(1, start=5))
+    rows.advance(1)
+    assert keys[2, 1, :, 0].tolist() == [0, 1, 5] and torch.equal(values, -keys)
+    assert cache.length == 2 and cache.append(1, *pair(1, start=9, B=1))[0][0, 0, 2, 0] == 9
+    assert rows.append(1, *pair(1, start=6))[0][0, 0, :, 0].tolist() == [0, 1, 5, 6]
+    with pytest.raises(ValueError, match="expected one row"):
+        rows.repeat(2)
+    with pytest.raises(ValueError, match="a count of 1 or more"):
+        cache.repeat(0)

@@ -248,3 +248,29 @@ def test_a_folder_of_texts_is_joined_in_name_order(tmp_path):
     assert text.startswith("first") and text.endswith("second\n") and "first\n\nsecond" in text
     with pytest.raises(ValueError, match="no text at"):
         corpora.from_path(tmp_path / "nothing")
+
+
+def test_a_dictionary_is_read_entry_by_entry_without_its_licence_and_its_insults():
+    licence = "  1 This software and database is being provided to you  \n"
+    able = '00001740 00 a 02 able(p) 0 well_off 1 000 | having the means; "able to swim"\n'
+    dog = '00002000 04 n 01 dog 0 000 | a tame animal; or so; "a dog barks"; "dogs"\n'
+    insult = "00003000 04 n 01 word 0 000 | (ethnic slur) offensive term\n"
+    members = [licence + able, "", licence + dog + insult, ""]
+    entries = list(corpora_text.wordnet([member.encode() for member in members]))
+    assert entries == [
+        {"words": ["able", "well off"], "word_class": "adjective",
+         "definition": "having the means", "examples": ["able to swim"]},
+        {"words": ["dog"], "word_class": "noun", "definition": "a tame animal; or so",
+         "examples": ["a dog barks", "dogs"]}]
+
+
+def test_every_source_of_records_holds_what_the_table_promises():
+    counts = {"reviews": 12_808, "sentences": 4_354, "countries": 235, "wordnet": 116_627}
+    records = {name: corpora.load_records(name) for name in counts}
+    assert {name: len(rows) for name, rows in records.items()} == counts
+    assert records["sentences"][0]["traditional"] == "老師，您好！"
+    assert "".join(records["sentences"][0]["words"]) == "老师您好"
+    assert {row["word_class"] for row in records["wordnet"]} == {
+        "adjective", "adverb", "noun", "verb"}
+    with pytest.raises(ValueError, match="unknown records 'tales'; expected one of"):
+        corpora.load_records("tales")
