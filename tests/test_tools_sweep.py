@@ -2,6 +2,7 @@
 
 import collections
 
+import pytest
 import sweep
 
 from gptlib.tuning import Trial, read_results, results_path
@@ -49,3 +50,13 @@ def test_the_stored_results_are_complete_and_name_their_command():
 
 def test_the_sweep_took_less_than_25_minutes_of_one_core():
     assert sum(row["seconds"] for row in read_results(results_path())[1]) < 25 * 60
+
+
+def test_what_would_spoil_the_stored_file_or_names_no_part_is_refused(monkeypatch, tmp_path):
+    for options in (["--budget", "2"], ["--only", "gird"]):
+        monkeypatch.setattr("sys.argv", ["sweep.py", *options])
+        with pytest.raises(SystemExit) as refusal:
+            sweep.main()
+        assert refusal.value.code == 2
+    with pytest.raises(SystemExit, match="run --only tpe first"):
+        run(monkeypatch, tmp_path / "new.csv", "--only", "again")

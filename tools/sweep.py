@@ -29,6 +29,7 @@ SHAPES = [(1, 92), (2, 64), (4, 44), (8, 32)]  # layers and width with about equ
 STUDIES = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
 STUDY_LENGTH = 25
 FRESH_SEEDS = range(100, 105)
+PARTS = ("grid", "seeds", "tokens", "shape", "width", *STUDIES, "again")
 
 
 def planned() -> Iterator[tuple[str, Trial]]:
@@ -74,6 +75,8 @@ def repeated(rows: list[dict]) -> Iterator[tuple[str, Trial]]:
     best = {}
     for part in STUDIES:
         mine = [row for row in rows if row["part"] == part]
+        if not mine:
+            raise SystemExit(f"there are no trials of {part!r} to repeat; run --only {part} first")
         row = min(mine, key=lambda row: row["validation"])
         best[f"{part} again"] = Trial(**{name: row[name] for name in SETTINGS})
     best["default again"] = Trial()
@@ -128,11 +131,13 @@ def main() -> int:
     """Read the command line and run what is missing until the time is over."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
-    parser.add_argument("--only", help="grid, seeds, tokens, shape, width, tpe, random or again")
+    parser.add_argument("--only", choices=PARTS, help="one part of the sweep")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the results file")
     parser.add_argument("--trials", type=int, default=sys.maxsize, help="at most so many")
     parser.add_argument("--budget", type=int, help="cut each trial to so many steps, for a test")
     options = parser.parse_args()
+    if options.budget and options.out == RESULTS:
+        parser.error("--budget cuts the trials short: name another file with --out")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows = read_results(options.out)[1] if options.out.exists() else []
     began, count = time.monotonic(), 0
