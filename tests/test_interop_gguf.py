@@ -116,9 +116,12 @@ def test_the_tokenizer_splits_digits_and_keeps_special_tokens_apart(tmp_path):
 
 
 def test_bad_files_are_refused_with_what_is_wrong(tmp_path):
-    with pytest.raises(ValueError, match="there is no file"):
+    with pytest.raises(ValueError, match="missing.gguf does not exist"):
         read_gguf(tmp_path / "missing.gguf")
     path = tmp_path / "other.gguf"
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="is empty"):
+        read_gguf(path)
     path.write_bytes(b"PK\x03\x04 not this")
     with pytest.raises(ValueError, match="expected a GGUF file"):
         read_gguf(path)

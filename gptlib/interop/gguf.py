@@ -82,14 +82,15 @@ def dequantise(blocks: np.ndarray) -> np.ndarray:
 def read_gguf(path: str | Path) -> GGUF:
     """Read header and metadata; tensors stay on disk until they are asked for."""
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}; expected a GGUF file")
+    if not path.is_file() or not path.stat().st_size:
+        what = "is empty" if path.is_file() else "does not exist"
+        raise ValueError(f"{path} {what}; expected a GGUF file")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content[:4] != b"GGUF":
             raise ValueError(f"{path} begins with {content[:4]!r}; expected a GGUF file")
         try:
             return _read_header(path, content)
-        except (struct.error, IndexError, UnicodeDecodeError, MemoryError) as error:
+        except (struct.error, UnicodeDecodeError) as error:
             raise ValueError(f"the header of {path} is damaged or cut off: {error}") from error
 
 
@@ -102,7 +103,7 @@ def load_gguf(path: str | Path | None = None, *, context_length: int | None = No
     tensor types and damaged files.
     """
     file = read_gguf(path or member_path("smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"))
-    config = _config(file, context_length)
+    tokenizer, config = GGUFTokenizer(file.metadata), _config(file, context_length)
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
         model = GPT(config)
     state = {"embedding.weight": file.tensor("token_embd.weight"),
@@ -123,7 +124,7 @@ def load_gguf(path: str | Path | None = None, *, context_length: int | None = No
                          ) from error
     angles = rotary_angles(config.head_dim, config.context_length, config.rope_base)
     model.rotary_cos, model.rotary_sin = (angle.to(dtype) for angle in angles)
-    return model.requires_grad_(False).eval(), GGUFTokenizer(file.metadata)
+    return model.requires_grad_(False).eval(), tokenizer
 
 
 class GGUFTokenizer(Tokenizer):
@@ -141,7 +142,6 @@ class GGUFTokenizer(Tokenizer):
         self.special_tokens = {token: ids[token] for token in special}
         self.token_bytes = [token.encode() if token in self.special_tokens else bytes_of(token)
                             for token in tokens]
-        self.chat_template: str = metadata.get("tokenizer.chat_template", "")
         merges = parse_merges(metadata["tokenizer.ggml.merges"])
         self._bpe = BPETokenizer(merges)  # merges alike, with ids of its own
         by_bytes = {self.token_bytes[i]: i for i in reversed(range(len(tokens)))}
