@@ -7,7 +7,7 @@ STAMP := .venv/installed.stamp
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help setup data book test models notebooks serve lab clean
+.PHONY: help setup data book test models notebooks bench serve lab clean
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -34,6 +34,10 @@ models: setup data  ## train the models in models/ again with the commands that 
 
 notebooks: setup data  ## execute and store every notebook, record its time and memory
 	$(BIN)/python tools/notebooks.py
+
+bench: setup data  ## measure speed beside other programs, into benchmarks/results (20 minutes)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r benchmarks/requirements.txt
+	$(BIN)/python benchmarks/run.py
 
 serve: book  ## show the site at http://localhost:8000
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +15,11 @@ from gptlib import corpora as texts
 from gptlib import runs
 from gptlib.checkpoint import load_checkpoint, model_path, save_checkpoint
 from gptlib.generation import stream
+from gptlib.inference import InferenceModel
 from gptlib.interop.huggingface import to_huggingface
 from gptlib.model import GPT
 from gptlib.runs import RunConfig
-from gptlib.runtime import best_device, setup
+from gptlib.runtime import best_device, process_group, rank, setup
 from gptlib.tokenizers import Tokenizer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -84,6 +85,8 @@ def train(
                                                   "by the time of the first few.")] = None,
     device: Device = "cpu",
     threads: Threads = None,
+    shard: Annotated[bool, typer.Option("--shard", help="Split the model over the processes, "
+                                        "no copy in each. Needs --optimizer adamw.")] = False,
     **settings,
 ) -> None:
     """Train a GPT. Ctrl-C stops it with a checkpoint, and --resume goes on from there.
@@ -91,6 +94,9 @@ def train(
     \b
     Example:
       python -m gptlib train --corpus stories --minutes 5 --out runs/stories
+    \b
+    In two processes, each with half of every batch (and with its own GPU, given --device cuda):
+      python -m torch.distributed.run --nproc_per_node=2 -m gptlib train --corpus stories ...
     """
     check_device(device)
     start = 0
@@ -98,20 +104,17 @@ def train(
         config, start = resumed_config(context, out)
     else:
         config = RunConfig(**settings | {"corpus": tuple(settings["corpus"])})
-    if minutes is not None:
-        steps = start + runs.steps_in(minutes, config, device, threads)
-        config = dataclasses.replace(config, max_steps=steps)
-    progress = runs.run(config, out, continued=resume, device=device, threads=threads)
-    with tqdm(total=config.max_steps, initial=start, unit="step", disable=None) as bar:
-        for at in progress:
-            bar.update(at.step.step - bar.n)
-            bar.set_postfix(loss=f"{at.step.loss:.3f}")
-            if at.val_loss is not None:
-                bar.write(f"step {at.step.step} of {config.max_steps}: held-out loss "
-                          f"{at.val_loss:.4f} nats per token", file=sys.stdout)
-    step = load_checkpoint(out)[2]["step"]
-    end = "finished" if step >= config.max_steps else "stopped; go on with --resume"
-    print(f"{out}: {step} of {config.max_steps} steps, {end}")
+    with process_group(device) as own_device:
+        options = {"device": own_device, "threads": threads, "shard": shard}
+        if minutes is not None:
+            steps = start + runs.steps_in(minutes, config, **options)
+            config = dataclasses.replace(config, max_steps=steps)
+        progress = runs.run(config, out, continued=resume, **options)
+        if rank()[0] == 0:
+            watch(progress, config.max_steps, start, out)
+        else:
+            for _ in progress:  # works along; the first process reports
+                pass
 
 
 @app.command()
@@ -141,8 +144,9 @@ def generate(
     generator = torch.Generator()
     generator.seed() if seed is None else generator.manual_seed(seed)
     start = [i for token, i in tokenizer.special_tokens.items() if token == runs.END]
-    pieces = stream(gpt.to(device), tokenizer, prompt, max_new_tokens=max_new_tokens,
-                    temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+    pieces = stream(InferenceModel(gpt.to(device)), tokenizer, prompt,
+                    max_new_tokens=max_new_tokens, temperature=temperature,
+                    top_k=top_k, top_p=top_p, min_p=min_p,
                     repetition_penalty=repetition_penalty, start_tokens=start,
                     generator=generator)
     print(prompt, end="", flush=True)
@@ -173,6 +177,20 @@ def export(
     else:
         raise ValueError(f"--to is {to!r}; expected huggingface or gptlib")
     print(f"written: {out}")
+
+
+def watch(progress: Iterator[runs.Progress], max_steps: int, start: int, out: Path) -> None:
+    """Let a run go on to its end, with a progress bar."""
+    with tqdm(total=max_steps, initial=start, unit="step", disable=None) as bar:
+        for at in progress:
+            bar.update(at.step.step - bar.n)
+            bar.set_postfix(loss=f"{at.step.loss:.3f}")
+            if at.val_loss is not None:
+                bar.write(f"step {at.step.step} of {max_steps}: held-out loss "
+                          f"{at.val_loss:.4f} nats per token", file=sys.stdout)
+    step = load_checkpoint(out)[2]["step"]
+    end = "finished" if step >= max_steps else "stopped; go on with --resume"
+    print(f"{out}: {step} of {max_steps} steps, {end}")
 
 
 def open_model(name: str) -> tuple[GPT, Tokenizer, dict]:

@@ -7,7 +7,7 @@ Learners" (2019), i.e. of GPT-2. The classes that readers use are in `gptlib.tok
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import regex
@@ -16,6 +16,7 @@ import regex
 # in front; then runs of white space, of which the last blank is left for the word that follows.
 SPLIT = regex.compile(
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+_WORD_END = regex.compile(r"\S(?=\s)")
 
 # GPT-2 numbers the 256 bytes by this order: first those that Latin-1 prints as a visible sign.
 _VISIBLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -31,6 +32,20 @@ Pair = tuple[int, int]
 def split_words(text: str) -> list[str]:
     """Cut a text as GPT-2 does; `"".join` of the words is the text, and no token crosses a cut."""
     return SPLIT.findall(text)
+
+
+def split_parts(text: str, size: int = 1 << 18) -> Iterator[str]:
+    """Cut a text into parts of about `size` characters, where `split_words` cuts it anyway.
+
+    The words of all parts are the words of the text: none has a blank after another sign. All
+    words of a long text at once take many times its memory, those of one part do not.
+    """
+    start = 0
+    while start < len(text):
+        found = _WORD_END.search(text, start + size)
+        end = found.end() if found else len(text)
+        yield text[start:end]
+        start = end
 
 
 def to_ids(word: str) -> list[int]:
@@ -60,49 +75,65 @@ def learn_merges(words: Mapping[str, int], max_merges: int) -> list[Pair]:
     the `tokenizers` library does. Fewer merges come back if every word is one token.
 
     Recounting the text every round would take hours. So: count each unique word once,
-    remember which words hold a pair, and keep the pairs in a heap. A count in the heap can
-    be too high, since merging a neighbour takes pairs away; on top it is put right.
+    remember which words hold a pair, and recount only the neighbours of a merge. A word is a
+    string with the character chr(i) for the id i, since strings are what Python searches fastest.
+    The pairs are in a heap. A count there can be too high, since merging a neighbour takes
+    pairs away; on top it is put right.
     """
-    sequences = [to_ids(word) for word in words]
+    rows = ["".join(map(chr, to_ids(word))) for word in words]
     weights = list(words.values())
-    counts, places = _count_pairs(sequences, weights)
+    counts, places = _count_pairs(rows, weights)
     heap = [(-count, pair) for pair, count in counts.items()]
     heapq.heapify(heap)
     merges: list[Pair] = []
     while heap and len(merges) < max_merges:
         count, best = heapq.heappop(heap)
         if -count != counts[best]:
-            if counts[best] > 0:
-                heapq.heappush(heap, (-counts[best], best))
+            heapq.heappush(heap, (-counts[best], best))
             continue
-        new_id = 256 + len(merges)
-        merges.append(best)
-        created = set()
+        if count == 0:  # the most frequent pair is nowhere left
+            break
+        new = chr(256 + len(merges))
+        merges.append((ord(best[0]), ord(best[1])))
+        created = defaultdict(list)
         for place in places.pop(best):
-            before, weight = sequences[place], weights[place]
-            after = sequences[place] = merge(before, best, new_id)
-            for pair in pairwise(before):
-                counts[pair] -= weight
-            for pair in pairwise(after):
-                counts[pair] += weight
-                if new_id in pair:
-                    created.add(pair)
-                    places[pair].add(place)
+            rows[place], changes = _replace(rows[place], best, new)
+            for old, pair in changes:
+                counts[old] -= weights[place]
+                counts[pair] += weights[place]
+                created[pair].append(place)
+        places |= created
         for pair in created:
             heapq.heappush(heap, (-counts[pair], pair))
     return merges
 
 
-def _count_pairs(sequences: Sequence[Sequence[int]], weights: Sequence[int],
-                 ) -> tuple[Counter[Pair], dict[Pair, set[int]]]:
+def _count_pairs(rows: Sequence[str], weights: Sequence[int],
+                 ) -> tuple[Counter[str], dict[str, list[int]]]:
     """How often each pair occurs in the text, and the places of the words that hold it."""
-    counts: Counter[Pair] = Counter()
-    places: dict[Pair, set[int]] = defaultdict(set)
-    for place, ids in enumerate(sequences):
-        for pair in pairwise(ids):
-            counts[pair] += weights[place]
-            places[pair].add(place)
+    counts: Counter[str] = Counter()
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        for left, right in pairwise(row):
+            counts[left + right] += weights[place]
+            places[left + right].append(place)
     return counts, places
+
+
+def _replace(row: str, pair: str, new: str) -> tuple[str, list[tuple[str, str]]]:
+    """The row with `new` for each `pair`, from left to right, and what became of the neighbours.
+
+    >>> _replace("then", "he", "X")
+    ('tXn', [('th', 'tX'), ('en', 'Xn')])
+    """
+    parts = row.split(pair)
+    changes = [(pair[1] + pair[0], new + new)] * parts[1:-1].count("")
+    for left, right in pairwise(parts):
+        if left:
+            changes.append((left[-1] + pair[0], left[-1] + new))
+        if right:
+            changes.append((pair[1] + right[0], new + right[0]))
+    return new.join(parts), changes
 
 
 def apply_merges(ids: list[int], ranks: Mapping[Pair, int]) -> list[int]:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gptlib.config import GPTConfig
 from gptlib.model import GPT
+from gptlib.runtime import rank, whole
 from gptlib.tokenizers import Tokenizer, load_tokenizer
 
 FORMAT = "gptlib"
@@ -38,17 +39,20 @@ def save_checkpoint(path: str | Path, model: GPT, tokenizer: Tokenizer | None = 
 
     With `optimizer` the run can be resumed. `metadata` is a dict that JSON can hold. `dtype`
     stores the weights in another type, say torch.bfloat16 (half the size). Other files in an old
-    checkpoint's folder are kept. In a run of several processes let one of them save. A write
-    that fails raises OSError; the last checkpoint is then still there.
+    checkpoint's folder are kept. In a run of several processes all may call, and must if the model
+    is sharded: its parts are gathered, and the first process writes. A write that fails raises
+    OSError; the last checkpoint is then still there.
     """
-    path = Path(path).absolute()
-    _check_target(path, model, tokenizer)
+    path, first = Path(path).absolute(), rank()[0] == 0
+    if first:
+        _check_target(path, model, tokenizer)
     training = {"step": step, "metadata": metadata or {}}
-    weights = {name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-               for name, tensor in model.state_dict().items()}
+    weights = _gather(model.state_dict(), dtype)
     state = None
     if optimizer is not None:
         training["optimizer"], state = _pack_optimizer(optimizer)
+    if not first:
+        return
     description = {"format": FORMAT, "format_version": FORMAT_VERSION,
                    "model": model.config.to_dict()}
     try:
@@ -214,12 +218,22 @@ def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict, dict[str, T
         numbers[str(index)] = {}
         for name, value in values.items():
             if isinstance(value, Tensor):
-                tensors[f"state.{index}.{name}"] = value.detach().cpu().contiguous()
+                tensors[f"state.{index}.{name}"] = value
             else:
                 numbers[str(index)][name] = value
     settings = {"class": type(optimizer).__name__, "groups": saved["param_groups"],
                 "numbers": numbers}
-    return settings, tensors
+    return settings, _gather(tensors)
+
+
+def _gather(tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """On the CPU, and whole where they were sharded, one by one; the first process keeps them."""
+    kept = {}
+    for name, tensor in tensors.items():
+        tensor = whole(tensor.detach())
+        if rank()[0] == 0:
+            kept[name] = tensor.to("cpu", dtype or tensor.dtype).contiguous()
+    return kept
 
 
 # ---- reading

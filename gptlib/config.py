@@ -153,6 +153,7 @@ class TrainConfig:
     accumulation: int = 1  # batches whose gradients are averaged into one step
     precision: str = "float32"  # "float32", "bfloat16" or "float16" (with loss scaling) autocast
     compile: bool = False  # pass the model through torch.compile first
+    shard: bool = False  # of several processes each keeps a part of weights and optimizer state
 
     def __post_init__(self) -> None:
         _require_count("max_steps", self.max_steps)
@@ -166,6 +167,11 @@ class TrainConfig:
         _require(
             self.grad_clip is None or self.grad_clip > 0,
             f"grad_clip is {self.grad_clip}; expected a positive norm, or None for no clipping",
+        )
+        _require(
+            not self.shard or self.precision != "float16" and not self.compile,
+            f"shard is True, precision {self.precision!r} and compile {self.compile}; a sharded "
+            f"model trains in 'float32' or 'bfloat16' and is not compiled",
         )
 
     @classmethod

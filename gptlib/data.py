@@ -1,12 +1,22 @@
-"""Token ids as training examples: windows of one long sequence, drawn in repeatable batches."""
+"""Token ids as training examples: windows of one long sequence, drawn in repeatable batches.
 
-from collections.abc import Iterator
+A corpus larger than memory is encoded piece by piece into a token file, from which each batch
+reads its windows: `write_tokens`, then `TokenDataset.from_file`.
+"""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Self
 
 import numpy as np
+import regex
 import torch
 
 from gptlib.tokenizers import Tokenizer
+
+PIECE = 1 << 20  # characters that are encoded at once, or tokens that are looked at at once
 
 
 class TokenDataset:
@@ -47,6 +57,32 @@ class TokenDataset:
         if not text:
             raise ValueError("the text is empty; expected some text to encode")
         return cls(torch.tensor(tokenizer.encode(text), dtype=torch.long), context_length)
+
+    @classmethod
+    def from_file(cls, path: str | Path, context_length: int,
+                  vocab_size: int | None = None) -> Self:
+        """Open what `write_tokens` wrote, or any .npy file of one row of ids, without reading it.
+
+        With `vocab_size` the file is read through once, in pieces, and ids from there on are
+        refused. ValueError also for a file that is cut off or of another kind.
+        """
+        try:
+            ids = np.lib.format.open_memmap(path, mode="r")
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is cut off or no token file ({error}); expected a .npy file "
+                             f"written by write_tokens: write it again") from error
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or not ids.dtype.isnative:
+            raise ValueError(f"{path} holds {ids.dtype} of shape {ids.shape}; expected one row of "
+                             f"whole numbers, such as write_tokens writes")
+        with warnings.catch_warnings():  # torch warns of the file's write protection, which we want
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            dataset = cls(ids, context_length)
+        for start in range(0, len(ids) if vocab_size is not None else 0, PIECE):
+            low, high = (int(f(ids[start:start + PIECE])) for f in (np.min, np.max))
+            if low < 0 or high >= vocab_size:
+                raise ValueError(f"{path} holds ids from {low} to {high}; expected 0 to "
+                                 f"{vocab_size - 1}: was it written with another tokenizer?")
+        return dataset
 
     def __len__(self) -> int:
         return len(self.ids) - self.context_length
@@ -93,3 +129,72 @@ def _batches(dataset, batch_size, seed, number):
         batch = windows[torch.from_numpy(rows)].long()
         yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
         number += 1
+
+
+def write_tokens(path: str | Path, texts: Path | Iterable[Path | str], tokenizer: Tokenizer, *,
+                 allow_special: bool = False) -> int:
+    """Encode texts into a token file, in bounded memory; returns the number of ids.
+
+    `texts` is a file (a Path, UTF-8) or an iterable of files and of texts (str), which are joined
+    as they are. The ids are those of `tokenizer.encode` of the whole. The file is NumPy's .npy
+    of uint16, or of int32 for more than 65,536 tokens; it appears when it is complete.
+    """
+    spaced = [token for token in tokenizer.special_tokens if regex.search(r"\s", token)]
+    if allow_special and spaced:
+        raise ValueError(f"the special token {spaced[0]!r} contains white space, where texts are "
+                         f"cut; expected none: encode this text as a whole")
+    path, count, read = Path(path), 0, 0
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            _write_header(file, dtype, 0)
+            start = file.tell()
+            for piece in _pieces([texts] if isinstance(texts, Path | str) else texts):
+                try:
+                    ids = np.array(tokenizer.encode(piece, allow_special=allow_special), dtype)
+                except ValueError as error:
+                    raise ValueError(f"after the first {read} characters: {error}") from error
+                file.write(ids.tobytes())
+                count, read = count + len(ids), read + len(piece)
+            if not count:
+                raise ValueError("the texts are empty; expected some text to encode")
+            file.seek(0)
+            _write_header(file, dtype, count)  # NumPy leaves room in it for a larger number
+            if file.tell() != start:
+                raise OSError(f"NumPy's header of {path} grew: update numpy")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return count
+
+
+def _write_header(file, dtype: np.dtype, count: int) -> None:
+    np.lib.format.write_array_header_1_0(file, {
+        "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)})
+
+
+def _pieces(texts: Iterable[Path | str]) -> Iterator[str]:
+    """The joined texts in pieces that can be encoded apart: each begins at a white space after
+    something else, where the word split always cuts. A text without any is one piece."""
+    rest = ""
+    for text in _read(texts):
+        rest += text
+        if len(rest) >= PIECE:
+            space = regex.search(r"(?r)(?<=\S)\s", rest)  # the last one: (?r) searches backwards
+            if space:
+                yield rest[:space.start()]
+                rest = rest[space.start():]
+    yield rest
+
+
+def _read(texts: Iterable[Path | str]) -> Iterator[str]:
+    for text in texts:
+        if isinstance(text, str):
+            yield from (text[i:i + PIECE] for i in range(0, len(text), PIECE))
+        else:
+            with open(text, encoding="utf-8") as file:
+                try:
+                    yield from iter(lambda: file.read(PIECE), "")
+                except UnicodeDecodeError as error:
+                    raise ValueError(f"{text} is not UTF-8 ({error}); save it as such") from error

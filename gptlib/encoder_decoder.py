@@ -16,7 +16,7 @@ from torch import nn
 
 from gptlib.attention import attention, attention_weights
 from gptlib.config import GPTConfig
-from gptlib.model import GPT, Block, FeedForward, Norm, initialise
+from gptlib.model import GPT, Block, FeedForward, Norm, check_ids, initialise
 
 
 def pad(sequences: Sequence[Sequence[int]], padding: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,7 +142,7 @@ class Decoder(GPT):
     def forward(self, ids: torch.Tensor, source: torch.Tensor,
                 real: torch.Tensor | None = None) -> torch.Tensor:
         """ids (B, T) of the target and the encoded source (B, S, C) to logits (B, T, V)."""
-        self._check(ids, start=0)
+        check_ids(ids, self.config)
         x = self.embed(ids)
         for block in self.blocks:
             x = block(x, source, real)

@@ -1,13 +1,13 @@
 """How well a model predicts a held-out text: one full pass, every token counted once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gptlib.data import TokenDataset
+from gptlib.data import PIECE, TokenDataset
 from gptlib.runtime import device_of, mode
 from gptlib.tokenizers import Tokenizer
 
@@ -22,26 +22,32 @@ def token_losses(model: LanguageModel, dataset: TokenDataset, batch_size: int = 
     predicted once, from the 1 to `context_length` tokens before it.
     `model` is any callable (B, T) -> (B, T, V) logits; modules are in eval mode meanwhile.
     """
+    return torch.cat(list(_batch_losses(model, dataset, batch_size)))
+
+
+@torch.no_grad()
+def _batch_losses(model: LanguageModel, dataset: TokenDataset, batch_size: int) -> Iterator[Tensor]:
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected 1 or more windows")
     device, ids, T = device_of(model), dataset.ids, dataset.context_length
     whole = (len(ids) - 1) // T  # windows that are full; what is left is a shorter one
     x, y = ids[: whole * T].view(whole, T), ids[1 : whole * T + 1].view(whole, T)
-    pairs = list(zip(x.split(batch_size), y.split(batch_size)))
-    if whole * T < len(ids) - 1:
-        pairs.append((ids[None, whole * T : -1], ids[None, whole * T + 1 :]))
-    losses = []
+
+    def losses(x: Tensor, y: Tensor) -> Tensor:
+        logits = model(x.long().to(device)).flatten(0, 1).float()
+        targets = y.long().to(device).flatten()
+        return functional.cross_entropy(logits, targets, reduction="none").cpu()
+
     with mode(model, training=False):
-        for x, y in pairs:
-            logits = model(x.to(device).long()).flatten(0, 1).float()
-            targets = y.to(device).long().flatten()
-            losses.append(functional.cross_entropy(logits, targets, reduction="none").cpu())
-    return torch.cat(losses)
+        for i in range(0, whole, batch_size):
+            yield losses(x[i : i + batch_size], y[i : i + batch_size])
+        if whole * T < len(ids) - 1:
+            yield losses(ids[None, whole * T : -1], ids[None, whole * T + 1 :])
 
 
 def evaluate_loss(model: LanguageModel, dataset: TokenDataset, batch_size: int = 32) -> float:
     """Mean loss in nats per token over the whole data set: every token weighs the same."""
-    return token_losses(model, dataset, batch_size).double().mean().item()
+    return _sum_of_losses(model, dataset, batch_size) / (len(dataset.ids) - 1)
 
 
 def perplexity(model: LanguageModel, dataset: TokenDataset, batch_size: int = 32) -> float:
@@ -106,7 +112,18 @@ def paired_bootstrap(losses_a: Tensor, losses_b: Tensor, level: float = 0.95, *,
 
 
 def _bits(model: LanguageModel, dataset: TokenDataset, batch_size: int) -> float:
-    return token_losses(model, dataset, batch_size).double().sum().item() / math.log(2)
+    return _sum_of_losses(model, dataset, batch_size) / math.log(2)
+
+
+def _sum_of_losses(model: LanguageModel, dataset: TokenDataset, batch_size: int) -> float:
+    """In float64, some million losses at a time: the data may be larger than memory."""
+    total, losses, count = 0.0, [], 0
+    for batch in _batch_losses(model, dataset, batch_size):
+        losses.append(batch)
+        count += len(batch)
+        if count >= 4 * PIECE:
+            total, losses, count = total + torch.cat(losses).double().sum().item(), [], 0
+    return total + (torch.cat(losses).double().sum().item() if losses else 0.0)
 
 
 def _text_size(dataset: TokenDataset, tokenizer: Tokenizer, characters: bool) -> int:
@@ -118,7 +135,7 @@ def _text_size(dataset: TokenDataset, tokenizer: Tokenizer, characters: bool) ->
             text = tokenizer.token_bytes[token]
             # a character has one byte that is not a continuation byte (10xxxxxx) of UTF-8
             sizes[token] = sum(b & 0xC0 != 0x80 for b in text) if characters else len(text)
-    size = int(sizes[dataset.ids[1:].long()].sum())
+    size = sum(int(sizes[ids.long()].sum()) for ids in dataset.ids[1:].split(PIECE))
     if size == 0:
         raise ValueError("the text holds special tokens only; expected some characters")
     return size

@@ -76,7 +76,8 @@ def generate(model: LanguageModel, prompt: Tensor, *, max_new_tokens: int, tempe
     with _reading(model):
         for _ in range(max_new_tokens):
             new = _next(reader, ids, repetition_penalty, generator, options)
-            new = torch.where(ended, ids[:, -1], new)  # a row that has ended repeats its last
+            if len(stops):
+                new = torch.where(ended, ids[:, -1], new)  # a row that has ended repeats its last
             ids = torch.cat((ids, new[:, None]), dim=1)
             if len(stops):
                 ended |= torch.isin(new, stops)

@@ -2,22 +2,27 @@
 
 The colours are those of Okabe and Ito (2008), which readers with any kind of colour vision can
 tell apart; the background stays white, so that a figure reads in the light and the dark theme.
+
+Matplotlib takes about half a second to import, so the first figure does it and not the first cell.
 """
+
+from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
-from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE = {
-    "axes.prop_cycle": plt.cycler(color=COLORS),
+    "axes.prop_cycle": f"cycler('color', {list(COLORS)})",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -35,6 +40,8 @@ _STYLE = {
 def figure(columns: int = 1, rows: int = 1, *, width: float = 7.0,
            height: float = 3.4) -> tuple[Figure, Axes]:
     """A figure of `width` by `height` inches and its axes (an array of them if more than one)."""
+    import matplotlib.pyplot as plt
+
     plt.draw_if_interactive()  # loads the notebook's backend; inside the context, leaving it would
     with plt.rc_context(_STYLE):  # switch interactive drawing off and later figures would vanish
         return plt.subplots(rows, columns, figsize=(width, height), layout="constrained")
@@ -92,6 +99,9 @@ def film(fig: Figure, draw: Callable[[int], object], frames: int, *,
 
     It plays once and stops on the last picture, so that nothing on the page moves for ever.
     """
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
     pictures = []
     for t in range(frames):
         draw(t)

@@ -25,7 +25,7 @@ from gptlib.data import TokenDataset, batches
 from gptlib.evaluation import evaluate_loss
 from gptlib.model import GPT
 from gptlib.optim import AdamW, Muon, parameter_groups
-from gptlib.runtime import setup
+from gptlib.runtime import largest_of_all, rank, setup
 from gptlib.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
 from gptlib.training import Step, train
 
@@ -126,30 +126,29 @@ def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> torch.Te
 
 
 def run(config: RunConfig, folder: str | Path, *, continued: bool = False,
-        device: str | torch.device = "cpu", threads: int | None = None) -> Iterator[Progress]:
+        device: str | torch.device = "cpu", threads: int | None = None,
+        shard: bool = False) -> Iterator[Progress]:
     """Train as `config` says and yield each step; checkpoints and the log go to `folder`.
 
     With `continued` the run in `folder` goes on where its last checkpoint stands, as if it had
     never stopped. Ctrl-C lets the step finish, writes a checkpoint and ends the iteration; a
-    second Ctrl-C raises KeyboardInterrupt.
+    second Ctrl-C raises KeyboardInterrupt. In several processes (`runtime.process_group`) all
+    iterate and the first one writes; `shard` splits the model over them. One process can
+    continue what several began.
     """
-    folder = Path(folder)
+    folder, first = Path(folder), rank()[0] == 0
+    _check_start(config, folder, continued, shard)
     setup(config.seed, threads)
     tokenizer, train_data, val_data = prepare(config, folder if continued else None)
-    model, optimizer, train_config = build(config, tokenizer.vocab_size, device)
-    start, before = 0, 0.0
-    if continued:
-        start = resume(folder, model, optimizer)
-        before = _rewind_log(folder, start)
-    elif (folder / "config.json").exists():
-        raise ValueError(f"{folder} already holds a run; expected a new folder: choose another, "
-                         f"or continue that run (--resume)")
+    model, optimizer, train_config = build(config, tokenizer.vocab_size, device, shard)
+    start = resume(folder, model, optimizer) if continued else 0
+    before = _rewind_log(folder, start) if continued and first else 0.0
 
     def save(step: int) -> None:
         save_checkpoint(folder, model, tokenizer, step=step, optimizer=optimizer,
                         metadata={"run": dataclasses.asdict(config)})
 
-    if start == 0:
+    if not continued:
         save(0)
     began = perf_counter()
     data = batches(train_data, config.batch_size, config.seed, start)
@@ -158,12 +157,13 @@ def run(config: RunConfig, folder: str | Path, *, continued: bool = False,
             done = step.step == config.max_steps
             measured = done or step.step % config.evaluate_every == 0
             val_loss = evaluate_loss(model, val_data) if measured else None
-            if measured or step.step % 10 == 0:
+            if first and (measured or step.step % 10 == 0):
                 _log(folder, step, val_loss, before + perf_counter() - began)
-            if done or interrupted or step.step % config.checkpoint_every == 0:
+            stop = largest_of_all(bool(interrupted))  # all stop at the same step, or they hang
+            if done or stop or step.step % config.checkpoint_every == 0:
                 save(step.step)
             yield Progress(step, config.max_steps, val_loss)
-            if interrupted:
+            if stop:
                 return
 
 
@@ -194,24 +194,28 @@ def prepare(config: RunConfig, folder: Path | None = None
             TokenDataset(encode_documents(held_out, tokenizer), T))
 
 
-def build(config: RunConfig, vocab_size: int, device: str | torch.device = "cpu"
-          ) -> tuple[GPT, torch.optim.Optimizer, TrainConfig]:
-    """A fresh model, its optimizer, and the settings of the loop."""
+def build(config: RunConfig, vocab_size: int, device: str | torch.device = "cpu",
+          shard: bool = False) -> tuple[GPT, torch.optim.Optimizer, TrainConfig]:
+    """A fresh model, its optimizer, and the settings of the loop.
+
+    With `shard` the model stays on the CPU: it may be too large for one GPU, and `train` moves
+    each process's part.
+    """
     shape = dict(n_layer=config.n_layer, n_head=config.n_head, n_embd=config.n_embd,
                  dropout=config.dropout)
     make = GPTConfig.modern if config.block == "modern" else GPTConfig
-    model = GPT(make(vocab_size, config.context_length, **shape)).to(device)
+    model = GPT(make(vocab_size, config.context_length, **shape)).to("cpu" if shard else device)
     groups = parameter_groups(model, weight_decay=config.weight_decay,
                               muon=config.optimizer == "muon")
     optimizer = (Muon(groups, config.muon_learning_rate, adamw_lr=config.learning_rate)
                  if config.optimizer == "muon" else AdamW(groups, config.learning_rate))
     return model, optimizer, TrainConfig(
         max_steps=config.max_steps, warmup_steps=config.warmup_steps, schedule=config.schedule,
-        decay_fraction=config.decay_fraction, precision=config.precision)
+        decay_fraction=config.decay_fraction, precision=config.precision, shard=shard)
 
 
 def steps_in(minutes: float, config: RunConfig, device: str | torch.device = "cpu",
-             threads: int | None = None) -> int:
+             threads: int | None = None, shard: bool = False) -> int:
     """How many steps fit into `minutes`, from the median time of a few on a model thrown away.
 
     The number is fixed before the run starts, because the learning rate needs to know the end;
@@ -220,16 +224,30 @@ def steps_in(minutes: float, config: RunConfig, device: str | torch.device = "cp
     if not minutes > 0:
         raise ValueError(f"minutes is {minutes}; expected a positive number")
     setup(config.seed, threads)
-    model, optimizer, train_config = build(config, config.vocab_size, device)
+    model, optimizer, train_config = build(config, config.vocab_size, device, shard)
     ids = torch.randint(config.vocab_size, (config.context_length * 20,))
     data = batches(TokenDataset(ids, config.context_length), config.batch_size)
     times, began = [], perf_counter()
     for step in train(model, data, optimizer, train_config):
         times.append(perf_counter() - began)
-        if step.step >= 8 or sum(times) > 60:
+        if step.step >= 8 or largest_of_all(sum(times)) > 60:
             break
         began = perf_counter()
-    return max(1, round(60 * minutes / statistics.median(times[1:] or times)))
+    typical = largest_of_all(statistics.median(times[1:] or times))
+    return max(1, round(60 * minutes / typical))
+
+
+def _check_start(config: RunConfig, folder: Path, continued: bool, shard: bool) -> None:
+    if config.batch_size % rank()[1]:
+        raise ValueError(f"batch_size is {config.batch_size} for {rank()[1]} processes; expected a "
+                         f"multiple, so that each gets as many windows")
+    if shard and config.optimizer == "muon":
+        raise ValueError("optimizer is 'muon', which needs whole matrices; expected 'adamw' for a "
+                         "sharded model (--optimizer adamw)")
+    # All look before the first one writes.
+    if largest_of_all(not continued and (folder / "config.json").exists()):
+        raise ValueError(f"{folder} already holds a run; expected a new folder: choose another, "
+                         f"or continue that run (--resume)")
 
 
 def _documents(name: str) -> list[str]:

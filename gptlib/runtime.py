@@ -1,4 +1,4 @@
-"""Seeds, threads and devices: one call makes a notebook print the same numbers everywhere."""
+"""Seeds, threads, devices and processes: what makes a run repeat the same numbers elsewhere."""
 
 import contextlib
 import os
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.distributed as distributed
 
 
 def setup(seed: int = 0, threads: int | None = None) -> None:
@@ -57,3 +58,52 @@ def mode(model: object, training: bool) -> Iterator[None]:
     finally:
         for module, was_training in zip(modules, before):
             module.training = was_training
+
+
+@contextlib.contextmanager
+def process_group(device: str | torch.device = "cpu") -> Iterator[torch.device]:
+    """Join the other processes inside `with`; yields this process's device.
+
+    Under `python -m torch.distributed.run --nproc_per_node=2 ...` each process gets the GPU of its
+    number on the machine, if `device` is "cuda". Started without it, there is nothing to join.
+    """
+    device = torch.device(device)
+    if "WORLD_SIZE" not in os.environ:
+        yield device
+        return
+    backend, own = "gloo", int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        if own >= torch.cuda.device_count():
+            raise ValueError(f"this is process {own} of its machine, which has "
+                             f"{torch.cuda.device_count()} GPUs; expected a GPU for each process: "
+                             f"start fewer with --nproc_per_node")
+        device, backend = torch.device("cuda", own), "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(device)
+    elif device.type != "cpu":
+        raise ValueError(f"the device is {device}; several processes need cpu or cuda")
+    distributed.init_process_group(backend)
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def rank() -> tuple[int, int]:
+    """The number of this process and how many there are: (0, 1) if torch.distributed is unused."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def largest_of_all(value: float) -> float:
+    """The largest of the values of all processes: for what they must decide alike."""
+    if rank()[1] == 1:
+        return value
+    shared = torch.tensor(value, dtype=torch.float64)
+    distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+    return shared.item()
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor, gathered (all processes must ask for it); any other tensor as it is."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -20,6 +20,7 @@ from gptlib.bpe import (
     Pair,
     apply_merges,
     learn_merges,
+    split_parts,
     split_words,
     to_ids,
 )
@@ -193,8 +194,10 @@ class BPETokenizer(Tokenizer):
             raise ValueError("the training text is empty; give one with at least one character")
         _utf8(text)
         untrained = cls([], special_tokens)
-        words = Counter(word for part in untrained._special.split(text)
-                        for word in split_words(part))
+        words: Counter[str] = Counter()
+        for document in untrained._special.split(text):
+            for part in split_parts(document):
+                words.update(split_words(part))
         return cls(_to_bytes(learn_merges(words, max_merges)), special_tokens)
 
     @classmethod
@@ -211,13 +214,14 @@ class BPETokenizer(Tokenizer):
 
     def _encode_ordinary(self, text: str, offset: int) -> list[int]:
         cache, ids = self._cache, []
-        for word in split_words(text):
-            known = cache.get(word)
-            if known is None:
-                if len(cache) >= _CACHE_SIZE:
-                    cache.clear()
-                known = cache[word] = apply_merges(to_ids(word), self._ranks)
-            ids += known
+        for part in split_parts(text):
+            for word in split_words(part):
+                known = cache.get(word)
+                if known is None:
+                    if len(cache) >= _CACHE_SIZE:
+                        cache.clear()
+                    known = cache[word] = apply_merges(to_ids(word), self._ranks)
+                ids += known
         return ids
 
     def _vocabulary(self) -> dict[str, int]:

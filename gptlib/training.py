@@ -1,10 +1,12 @@
 """The training loop, as a generator: `for step in train(model, batches, optimizer, config):`."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as distributed
 from torch import Tensor
@@ -12,7 +14,7 @@ from torch.nn import functional
 
 from gptlib.config import TrainConfig
 from gptlib.optim import learning_rate_at
-from gptlib.runtime import device_of, mode
+from gptlib.runtime import device_of, mode, rank, whole
 
 IGNORED = -100  # a target with this value is not predicted: padding, or another speaker's words
 
@@ -52,7 +54,9 @@ def train(model: torch.nn.Module, batches: Iterable[tuple[Tensor, Tensor]],
     after step k, pass start=k and batches that begin at number k * config.accumulation.
 
     Where torch.distributed is initialised, give every process the same batches: each takes its
-    share of the rows, and gradients are summed, so n processes do what one would do.
+    share of the rows, and gradients are summed, so n processes do what one would do. With
+    `config.shard` each also keeps only its part of the weights, gradients and optimizer state
+    (from here on, in `model` and `optimizer`); then all must evaluate and save together.
 
     A loss or a gradient that is not finite raises FloatingPointError and leaves the weights as
     they were. However the loop ends, the model gets back its mode (train or eval).
@@ -67,7 +71,9 @@ def train(model: torch.nn.Module, batches: Iterable[tuple[Tensor, Tensor]],
             micro_batches = _take(batches, config.accumulation, number, config.max_steps)
 
             optimizer.zero_grad()
-            loss, tokens = accumulate_gradients(forward, micro_batches, config.precision, scaler)
+            with _own_randomness(number, device_of(model)):
+                loss, tokens = accumulate_gradients(forward, micro_batches, config.precision,
+                                                    scaler)
             _check_finite("loss", loss, number + 1, rate, optimizer)
 
             scaler.unscale_(optimizer)
@@ -89,7 +95,7 @@ def accumulate_gradients(model: Callable[[Tensor], Tensor],
     Returns the mean loss in nats and the number of tokens.
     """
     device = device_of(model)
-    rank, processes = _rank()
+    own, processes = rank()
     tokens = sum(int((y != IGNORED).sum()) for _, y in micro_batches)
     if tokens == 0:
         raise ValueError("every target of the batch is ignored; expected at least one to predict")
@@ -98,7 +104,7 @@ def accumulate_gradients(model: Callable[[Tensor], Tensor],
         if len(x) % processes:
             raise ValueError(f"a batch has {len(x)} rows for {processes} processes; expected a "
                              f"multiple: change batch_size")
-        x, y = x[rank::processes].to(device), y[rank::processes].to(device)
+        x, y = x[own::processes].to(device), y[own::processes].to(device)
         with torch.autocast(device.type, _DTYPES[precision], enabled=precision != "float32"):
             logits = model(x)
         loss = functional.cross_entropy(logits.flatten(0, 1).float(), y.flatten(),
@@ -106,7 +112,9 @@ def accumulate_gradients(model: Callable[[Tensor], Tensor],
         (scaler.scale(loss) if scaler else loss).backward()
         total += loss.detach()
     if processes > 1:
-        for tensor in [total, *(p.grad for p in model.parameters() if p.grad is not None)]:
+        gradients = [] if _is_sharded(model) else [  # those of shards are summed in `backward`
+            p.grad for p in model.parameters() if p.grad is not None]
+        for tensor in [total, *gradients]:
             distributed.all_reduce(tensor)  # a sum: every share is already divided by all tokens
     return total.item(), tokens
 
@@ -117,7 +125,7 @@ def clip_gradients(model: torch.nn.Module, largest: float | None) -> float:
     Returns the norm before. None only measures. (Pascanu, Mikolov and Bengio, 2013.)
     """
     limit = math.inf if largest is None else largest
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
+    return whole(torch.nn.utils.clip_grad_norm_(model.parameters(), limit)).item()
 
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -142,9 +150,15 @@ def _prepare(model: torch.nn.Module, optimizer: torch.optim.Optimizer,
                          f"training needs a CUDA GPU: use 'bfloat16' or 'float32'")
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    if _rank()[1] > 1:  # all processes start from the weights of the first
+    if config.shard and rank()[1] == 1:
+        raise ValueError("shard is True in a single process; expected several: start them with "
+                         "python -m torch.distributed.run --nproc_per_node=2")
+    if rank()[1] > 1 and not _is_sharded(model):
         for tensor in (*model.parameters(), *model.buffers()):
-            distributed.broadcast(tensor.detach(), src=0)
+            distributed.broadcast(tensor.detach(), src=0)  # all start from the first one's weights
+        if config.shard:
+            _shard(model, optimizer)
+            device = device_of(model).type
     scaler = torch.amp.GradScaler(device, enabled=config.precision == "float16")
     return torch.compile(model) if config.compile else model, scaler
 
@@ -166,7 +180,51 @@ def _check_finite(name: str, value: float, step: int, rate: float,
         )
 
 
-def _rank() -> tuple[int, int]:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
+@contextlib.contextmanager
+def _own_randomness(number: int, device: torch.device) -> Iterator[None]:
+    """Of several processes each drops other activations, chosen by (seed, step, process).
+
+    The state outside does not move, so that the one that a checkpoint keeps is right for all.
+    """
+    own, processes = rank()
+    if processes == 1:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        mixed = np.random.SeedSequence((torch.initial_seed(), number, own))
+        torch.manual_seed(int(mixed.generate_state(1)[0]))
+        yield
+
+
+def _is_sharded(model: torch.nn.Module) -> bool:
+    return any(hasattr(p, "full_tensor") for p in model.parameters())
+
+
+def _shard(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Split every weight by rows over the processes, and its optimizer state alike (FSDP2).
+
+    A block's weights are gathered for the moment in which it computes. (Zhao et al., 2023.)
+    """
+    if type(optimizer).__name__ == "Muon":  # on rows alone it would be wrong, without an error
+        raise ValueError("shard is True and the optimizer is Muon, which needs whole matrices; "
+                         "expected one that treats each number alone, such as AdamW")
+    from torch.distributed.fsdp import fully_shard  # takes a second to import
+    from torch.distributed.tensor import distribute_tensor
+
+    kind = "cuda" if "nccl" in distributed.get_backend_config() else "cpu"
+    mesh = distributed.init_device_mesh(kind, (rank()[1],))
+    before = dict(model.named_parameters())
+    for module in (*getattr(model, "blocks", ()), model):
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        module.set_gradient_divide_factor(1.0)  # a sum, not the mean over the processes
+        module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+    shards = {before[name]: shard for name, shard in model.named_parameters()}
+    for group in optimizer.param_groups:
+        group["params"] = [shards.get(p, p) for p in group["params"]]
+    for old, new in shards.items():
+        state = optimizer.state.pop(old, None)
+        if state:
+            optimizer.state[new] = {
+                key: distribute_tensor(value, mesh, new.placements, src_data_rank=None)
+                if isinstance(value, Tensor) and value.shape == new.shape else value
+                for key, value in state.items()}

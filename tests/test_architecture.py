@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "gptlib"
 FILES = sorted(PACKAGE.rglob("*.py"))
-LONGEST_FILE, LONGEST_FUNCTION, LARGEST_PACKAGE = 350, 40, 5300
+LONGEST_FILE, LONGEST_FUNCTION, LARGEST_PACKAGE = 350, 40, 6000
 
 # A module imports only from lower floors. Modules of one row know nothing of each other.
 FLOORS = [
@@ -21,7 +21,7 @@ FLOORS = [
     "tokenizers ngram cache stories",
     "data attention",
     "model",
-    "generation training evaluation activations checkpoint encoder_decoder",
+    "generation training evaluation activations checkpoint encoder_decoder inference",
     "checks runs tuning",
     "interop.huggingface interop.gguf",
     "__main__",

@@ -6,9 +6,15 @@ import pytest
 import torch
 
 from gptlib.autograd import Value
-from gptlib.checks.optimizers import check_adam_step, check_clip, check_sigmoid, check_slope
+from gptlib.checks.optimizers import (
+    check_adam_step,
+    check_clip,
+    check_factored_step,
+    check_sigmoid,
+    check_slope,
+)
 
-CHECKS = (check_slope, check_sigmoid, check_adam_step, check_clip)
+CHECKS = (check_slope, check_sigmoid, check_adam_step, check_clip, check_factored_step)
 
 
 def slope(f, x, h):
@@ -55,6 +61,32 @@ def _sigmoid(value=lambda s: s, slope=lambda s, a: s * (1 - s), inputs=True):
     return answer
 
 
+def _guess(r, c):
+    return (r / r.mean())[:, None] * c
+
+
+def factored_step(parameter, gradient, rows, columns, t, lr, *, beta=lambda t: 1 - t**-0.8,
+                  mean=lambda s, axis: s.mean(axis), guess=_guess, small=1e-30,
+                  root=torch.sqrt, sign=-1):
+    square, share = gradient**2 + small, beta(t)
+    rows = share * rows + (1 - share) * mean(square, 1)
+    columns = share * columns + (1 - share) * mean(square, 0)
+    return parameter + sign * lr * gradient / root(guess(rows, columns)), rows, columns
+
+
+def _factored(**mistake):
+    return lambda *inputs: factored_step(*inputs, **mistake)
+
+
+def _exchanged(parameter, gradient, rows, columns, t, lr):
+    new, rows, columns = factored_step(parameter, gradient, rows, columns, t, lr)
+    return new, columns, rows
+
+
+def _whole_square(parameter, gradient, rows, columns, t, lr):
+    return parameter - lr * gradient, gradient**2, columns
+
+
 WRONG = [
     (check_slope, lambda f, x, h: (f(x + h) - f(x)) / h, "to the right only"),
     (check_slope, lambda f, x, h: (f(x) - f(x - h)) / h, "to the left only"),
@@ -94,10 +126,33 @@ WRONG = [
     (check_clip, lambda gs, limit: [g * limit / 7 for g in gs], "add as squares"),
     (check_clip, lambda gs, limit: [g * 0 for g in gs], "expected (0.6, 0)"),
     (check_clip, lambda gs, limit: [g * limit / _length(gs) for g in gs], "never scale up"),
+    (check_factored_step, lambda *inputs: factored_step(*inputs)[0], "three tensors"),
+    (check_factored_step, _exchanged, "are exchanged"),
+    (check_factored_step, _whole_square, "the shapes (2,) and (3,)"),
+    (check_factored_step, _factored(beta=lambda t: t**-0.8), "share of the old average"),
+    (check_factored_step, _factored(beta=lambda t: 0.999), "not 0.999"),
+    (check_factored_step, _factored(beta=lambda t: 1 - (t + 1) ** -0.8), "count from 0"),
+    (check_factored_step, _factored(mean=lambda s, axis: s.sum(axis)), "take their mean"),
+    (check_factored_step, _factored(mean=lambda s, axis: s.sqrt().mean(axis) ** 2), "squared the"),
+    (check_factored_step, _factored(mean=lambda s, axis: s.amax(axis)), "averages should be"),
+    (check_factored_step, _factored(sign=1), "uphill"),
+    (check_factored_step, _factored(root=lambda v: v), "root of the guess"),
+    (check_factored_step, _factored(guess=lambda r, c: r[:, None] * c), "as a whole"),
+    (check_factored_step, _factored(guess=lambda r, c: r[:, None] * c / r.sum()),
+     "sum of the rows"),
+    (check_factored_step, _factored(guess=lambda r, c: r[:, None] * c / c.mean()),
+     "mean of the columns"),
+    (check_factored_step, _factored(guess=lambda r, c: (r[:, None] + c) / 2), "you added them"),
+    (check_factored_step, _factored(root=torch.abs, guess=lambda r, c: 1 + 0 * _guess(r, c)),
+     "the step is not: lr g"),
+    (check_factored_step, _factored(small=0.0), "a row without any gradient"),
+    (check_factored_step, _factored(guess=lambda r, c: r[:, None] * c / r.mean()),
+     "a matrix without any gradient"),
 ]
 
 
-@pytest.mark.parametrize("check, solution", zip(CHECKS, (slope, sigmoid, adam_step, clip)))
+@pytest.mark.parametrize("check, solution", zip(
+    CHECKS, (slope, sigmoid, adam_step, clip, factored_step)))
 def test_the_solution_is_correct(check, solution):
     assert check.judge(solution).status == "correct"
 

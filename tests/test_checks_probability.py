@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -42,6 +44,24 @@ def perplexity(p):
     return (-p.log().mean()).exp().item()
 
 
+def mean_step(p, q):
+    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum()
+
+
+def draws_to_tell(p, q, odds):
+    step = mean_step(p, q)
+    return math.log(odds) / step if step > 0 else math.inf
+
+
+def way_over(step):
+    """A wrong answer: log(odds) over another step than the right one."""
+    return lambda p, q, odds: math.log(odds) / step(p, q)
+
+
+def entropy(p):
+    return -torch.xlogy(p, p).sum()
+
+
 CASES = [
     ("conditional_table", table, "these are counts"),
     ("conditional_table", lambda i, v: conditional_table(i, v).T, "P(previous | next)"),
@@ -80,6 +100,23 @@ CASES = [
     ("perplexity", lambda p: -p.log2().mean(), "mean loss"),
     ("perplexity", lambda p: p.prod() ** (-1 / len(p)), "underflows"),
     ("perplexity", lambda p: 3.0, "yours is 3.000"),
+    ("draws_to_tell", lambda p, q, odds: odds / mean_step(p, q), "not to odds"),
+    ("draws_to_tell", way_over(lambda p, q: mean_step(q, p)), "you averaged over q"),
+    ("draws_to_tell", way_over(lambda p, q: -mean_step(q, p)), "your steps count with q(x)"),
+    ("draws_to_tell", way_over(lambda p, q: (p / q).log().mean()), "over the vocabulary"),
+    ("draws_to_tell", way_over(lambda p, q: (p * (p / q).log().abs()).sum()), "dropped the sign"),
+    ("draws_to_tell", way_over(lambda p, q: (p * p / q).sum().log()), "of the mean ratio"),
+    ("draws_to_tell", way_over(lambda p, q: entropy(q) - entropy(p)), "two entropies"),
+    ("draws_to_tell", lambda p, q, odds: math.log2(odds) / mean_step(p, q), "two bases"),
+    ("draws_to_tell", lambda p, q, odds: math.log10(odds) / mean_step(p, q), "yours is"),
+    ("draws_to_tell", lambda p, q, odds: mean_step(p, q) / math.log(odds), "upside down"),
+    ("draws_to_tell", way_over(lambda p, q: -mean_step(p, q)), "draws from p speak for p"),
+    ("draws_to_tell", lambda p, q, odds: math.ceil(draws_to_tell(p, q, odds)), "do not round"),
+    ("draws_to_tell", lambda p, q, odds: 30.0, "yours is 30.00"),
+    ("draws_to_tell", way_over(lambda p, q: (p * (p / q).log()).sum()), "makes your answer nan"),
+    ("draws_to_tell", way_over(lambda p, q: (p * ((p + 1e-3) / q).log()).sum()), "yours is"),
+    ("draws_to_tell", lambda p, q, odds: math.log(odds) / (p * (p / q).log()).nansum().item(),
+     "never told apart"),
 ]
 
 
@@ -89,7 +126,8 @@ def test_each_wrong_answer_gets_its_own_message(name, wrong, message):
     assert verdict.status == "mistake" and message in verdict.message
 
 
-@pytest.mark.parametrize("name", ["conditional_table", "draw", "log_probability", "perplexity"])
+@pytest.mark.parametrize("name", ["conditional_table", "draw", "draws_to_tell", "log_probability",
+                                  "perplexity"])
 def test_the_solution_passes_and_the_stub_is_not_attempted(name):
     check = getattr(checks, f"check_{name}")
     assert check.judge(globals()[name]).status == "correct"

@@ -9,12 +9,14 @@ import regex
 from gptlib.bpe import merge, split_words
 from gptlib.checks.tokenization import (
     check_bytes_per_token,
+    check_cheapest,
     check_count_pairs,
     check_encode_word,
     check_split_digits,
 )
 
-CHECKS = [check_count_pairs, check_encode_word, check_bytes_per_token, check_split_digits]
+CHECKS = [check_count_pairs, check_encode_word, check_bytes_per_token, check_split_digits,
+          check_cheapest]
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -155,3 +157,79 @@ def test_split_digits():
     glued = splitter(r"\p{N}| ?[\p{L}']+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
     says(check, glued, "apart from digits")
     says(check, lambda text: tuple(split_words(text)), "return a list of strings")
+
+
+# --- cheapest -----------------------------------------------------------------------------------
+
+def cheapest(word, cost):
+    best = [(0, [])]
+    for end in range(1, len(word) + 1):
+        ways = [(best[start][0] + cost[word[start:end]], start)
+                for start in range(end) if word[start:end] in cost]
+        price, start = min(ways)
+        best.append((price, best[start][1] + [word[start:end]]))
+    return best[-1][1]
+
+
+def price(tokens, cost):
+    return sum(cost[token] for token in tokens)
+
+
+def all_ways(word, cost):
+    if not word:
+        return []
+    ways = [[word[:end], *all_ways(word[end:], cost)]
+            for end in range(1, len(word) + 1) if word[:end] in cost]
+    return min(ways, key=lambda tokens: price(tokens, cost))
+
+
+def all_ways_over_the_vocabulary(word, cost):
+    """The price and the tokens, found without reading any cost by its key."""
+    if not word:
+        return 0, []
+    rests = [(token, each, *all_ways_over_the_vocabulary(word[len(token):], cost))
+             for token, each in cost.items() if word.startswith(token)]
+    return min((each + rest, [token, *tokens]) for token, each, rest, tokens in rests)
+
+
+def longest_first(word, cost):
+    tokens = []
+    while word:
+        end = max(end for end in range(1, len(word) + 1) if word[:end] in cost)
+        tokens.append(word[:end])
+        word = word[end:]
+    return tokens
+
+
+def longest_that_pays(word, cost):
+    if word == b"abcdef":
+        return cheapest(word, cost)
+    tokens = []
+    while word:
+        good = [end for end in range(1, len(word) + 1)
+                if word[:end] in cost and cost[word[:end]] <= 4 * end]
+        tokens.append(word[:max(good)])
+        word = word[max(good):]
+    return tokens
+
+
+def test_cheapest():
+    check = check_cheapest
+    assert check.judge(cheapest).status == "correct"
+    says(check, lambda w, c: price(cheapest(w, c), c), "not their price")
+    says(check, lambda w, c: list(w), "each element is a number")
+    says(check, lambda w, c: cheapest(w, c)[::-1], "in reverse order")
+    says(check, lambda w, c: cheapest(w, c)[:-1], "join to b'abc'")
+    says(check, lambda w, c: [w], "has no cost")
+    says(check, longest_first, "you took the longest token at each place")
+    says(check, lambda w, c: [bytes([byte]) for byte in w], "costs 24 in your cut")
+    says(check, lambda w, c: cheapest(w, dict.fromkeys(c, 1)), "you looked for the fewest tokens")
+    says(check, longest_that_pays, "you went from left to right")
+    says(check, lambda w, c: cheapest(w, c) if len(w) > 3 else [b"a", b"b", b"c"], "[b'a', b'bc']")
+    says(check, lambda w, c: cheapest(w, c) or [b""], "an empty word")
+    says(check, all_ways, "you try all ways")
+    says(check, lambda w, c: cheapest(w, c) if len(w) < 15 else [b"a"] * 15, "one token of 15")
+
+
+def test_trying_all_ways_is_seen_when_the_costs_are_read_as_items():
+    says(check_cheapest, lambda w, c: all_ways_over_the_vocabulary(w, c)[1], "you try all ways")

@@ -217,3 +217,13 @@ def test_bfloat16_and_float64_models_run():
             cache = KVCache(config, dtype=dtype)
             assert model(torch.tensor([[1, 2, 3]]), cache=cache).dtype == dtype
             assert model(torch.tensor([[4]]), cache=cache).shape == (1, 1, 23)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_part_is_called_as_a_module_so_that_hooks_see_it(name):
+    model, seen = random_gpt(CONFIGS[name]), set()
+    for part, module in model.named_modules():
+        module.register_forward_hook(lambda *_, part=part: seen.add(part))
+    model(torch.tensor([[1, 2, 3]]))
+    containers = {"blocks", "position_embedding", "output"}  # sliced, or read as a table
+    assert set(dict(model.named_modules())) - seen <= containers

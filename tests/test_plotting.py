@@ -1,7 +1,11 @@
 """Figures that move."""
 
 import io
+import os
+import subprocess
+import sys
 
+import matplotlib.pyplot as plt
 from PIL import Image
 
 from gptlib import plotting
@@ -23,4 +27,17 @@ def test_a_film_has_one_picture_per_frame_plays_once_and_closes_its_figure():
         assert film.info["duration"] == 50
         dark.append(sum(film.convert("L").histogram()[:60]))
     assert dark[0] < dark[1] < dark[2]
-    assert not plotting.plt.fignum_exists(fig.number)
+    assert not plt.fignum_exists(fig.number)
+
+
+def test_matplotlib_is_imported_by_the_first_figure_and_not_by_the_first_cell():
+    program = """if True:
+        import sys
+        from gptlib import plotting
+        assert "matplotlib" not in sys.modules
+        plotting.figure()
+        assert "matplotlib.pyplot" in sys.modules
+    """
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                            env=os.environ | {"MPLBACKEND": "agg"})
+    assert (result.returncode, result.stderr) == (0, "")

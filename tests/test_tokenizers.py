@@ -5,6 +5,9 @@ import json
 import os
 import pickle
 import time
+import tracemalloc
+from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +17,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptlib.bpe import BYTE_ORDER, apply_merges, learn_merges, merge, split_words
+from gptlib.bpe import (
+    BYTE_ORDER,
+    apply_merges,
+    learn_merges,
+    merge,
+    split_parts,
+    split_words,
+    to_ids,
+)
 from gptlib.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, load_tokenizer
 
 END = "<|endoftext|>"
@@ -116,6 +127,33 @@ def test_ties_are_broken_as_the_tokenizers_library_breaks_them(text, vocab_size)
 
 
 @settings(max_examples=100, deadline=None)
+@given(st.dictionaries(st.text("abé", min_size=1, max_size=12), st.integers(1, 5), max_size=6))
+def test_learning_agrees_with_counting_everything_anew_each_round(words):
+    sequences, merges = {word: to_ids(word) for word in words}, []
+    while counts := Counter(pair for word, ids in sequences.items() for pair in pairwise(ids)
+                            for _ in range(words[word])):
+        merges.append(min(counts, key=lambda pair: (-counts[pair], pair)))
+        sequences = {word: merge(ids, merges[-1], 255 + len(merges))
+                     for word, ids in sequences.items()}
+    assert learn_merges(words, 10_000) == merges
+    assert learn_merges(words, 3) == merges[:3]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("ab1'. \n\x1c\u3000\xa0曹")) | assigned_text,
+       st.integers(0, 8))
+def test_the_words_of_the_parts_of_a_text_are_the_words_of_the_text(text, size):
+    parts = list(split_parts(text, size))
+    assert [word for part in parts for word in split_words(part)] == split_words(text)
+    assert all(len(part) >= size for part in parts[:-1])
+
+
+def test_a_text_with_blanks_is_cut_into_parts_of_the_size_asked_for():
+    assert list(split_parts("one two  three\n\nfour", 2)) == ["one", " two", "  three", "\n\nfour"]
+    assert max(map(len, split_parts("word " * 1000, 100))) < 110
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from([32, 33, 34]), max_size=30))
 def test_the_heap_applies_merges_as_the_plain_loop_does(ids):
     ranks = {pair: i for i, pair in enumerate(learn_merges({"abab": 3, "aab": 4, "bbbb": 2}, 9))}
@@ -132,6 +170,16 @@ def test_a_hundred_thousand_letters_without_a_blank_take_seconds_not_hours(small
     ids = small.encode(letters)
     assert time.process_time() - start < 5
     assert small.decode(ids) == letters
+
+
+def test_encoding_and_training_hold_one_part_of_a_long_text_at_a_time(small):
+    text = "the fox " * 130_000  # 1 MB; all its words at once take 16 MB
+    for work in (small.encode, lambda text: BPETokenizer.train(text, 260)):
+        tracemalloc.start()
+        work(text)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10_000_000
 
 
 # --- the real vocabulary ------------------------------------------------------------------------

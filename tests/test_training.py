@@ -277,6 +277,6 @@ def test_two_processes_do_what_one_does_with_the_same_global_batch(tmp_path):
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
-    monkeypatch.setattr(training, "_rank", lambda: (0, 3))
+    monkeypatch.setattr(training, "rank", lambda: (0, 3))
     with pytest.raises(ValueError, match="4 rows for 3 processes"):
         accumulate_gradients(small_gpt(), [next(batches(DATA, 4))])

@@ -1,16 +1,18 @@
-"""The book's own Sphinx extension: the table of run times, made from the recorded runs; exercises
-without numbers, which would count through the whole book; and the address of the repository, taken
-from _config.yml wherever a page writes {{ repository }}."""
+"""The book's own Sphinx extension: the table of run times, made from the recorded runs; tables and
+numbers of the benchmarks; exercises without numbers, which would count through the whole book; and
+the address of the repository, taken from _config.yml wherever a page writes {{ repository }}."""
 
 import json
 from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx_exercise.directive import ExerciseStartDirective
 
-RUN_TIMES = Path(__file__).resolve().parent.parent / "run_times.json"
+ROOT = Path(__file__).resolve().parent.parent.parent
+RUN_TIMES = ROOT / "book" / "run_times.json"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 class RunTimes(SphinxDirective):
@@ -37,6 +39,50 @@ class RunTimes(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+class Benchmark(SphinxDirective):
+    """`{benchmark} NAME`: a table of benchmarks/results, with the machine that it was measured on.
+
+    With the option `:columns:` only those (numbers from 0); `:first:` only rows that begin so.
+    """
+
+    required_arguments, option_spec = 1, {"columns": str, "first": str}
+
+    def run(self) -> list[nodes.Node]:
+        """Build the table as Markdown; columns of numbers are aligned right."""
+        path = RESULTS / f"{self.arguments[0]}.json"
+        self.env.note_dependency(str(path))
+        table = json.loads(path.read_text(encoding="utf-8"))
+        rows = [row for row in table["rows"] if row[0].startswith(self.options.get("first", ""))]
+        kept = [int(i) for i in self.options.get("columns", "").split()]
+        kept = kept or range(len(table["columns"]))
+        number = [all(row[i][:1] in "+-0123456789" for row in rows if row[i]) for i in kept]
+        lines = [" | ".join(table["columns"][i] for i in kept),
+                 " | ".join("---:" if right else ":---" for right in number),
+                 *(" | ".join(row[i] for i in kept) for row in rows)]
+        machine = table["machine"]
+        versions = ", ".join(f"{name} {version}" for name, version in list(machine.items())[6:])
+        lines = [f"| {line} |" for line in lines]
+        threads = f"{machine['threads']} thread" + "s" * (machine["threads"] != "1")
+        lines += ["", f"Measured with `{table['command']}` on {machine['cores']} cores "
+                  f"({machine['processor']}, {machine['instructions']}), {threads}, Python "
+                  f"{machine['python']}, {versions}."]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class Measured(SphinxRole):
+    """``{measured}`NAME: fact` ``: one number of benchmarks/results, as it was measured."""
+
+    def run(self) -> tuple[list[nodes.Node], list]:
+        """Look the number up; an unknown one is an error of the page."""
+        name, _, fact = self.text.partition(": ")
+        path = RESULTS / f"{name}.json"
+        self.env.note_dependency(str(path))
+        facts = json.loads(path.read_text(encoding="utf-8"))["facts"]
+        if fact not in facts:
+            raise ValueError(f"{self.env.docname}: no fact {fact!r} in {path.name}")
+        return [nodes.inline("", facts[fact])], []
+
+
 class Exercise(ExerciseStartDirective):
     """`{exercise-start}` as sphinx-exercise has it, with its option `nonumber` always set."""
 
@@ -56,6 +102,8 @@ def put_repository(app: Sphinx, docname: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> dict:
     """Register the directives and the replacement."""
     app.add_directive("run-times", RunTimes)
+    app.add_directive("benchmark", Benchmark)
+    app.add_role("measured", Measured())
     app.add_directive("exercise-start", Exercise, override=True)
     app.connect("source-read", put_repository)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -124,3 +124,66 @@ def check_clip(answer: Callable) -> None:
     small = torch.cat([g.flatten() for g in attempt(answer, gradients, 10.0)])
     expect(close(small, torch.tensor([3.0, 0, 0, 4])),
            "a gradient that is short enough must stay as it is: never scale up")
+
+
+@exercise
+def check_factored_step(answer: Callable) -> None:
+    """`factored_step(parameter, gradient, rows, columns, t, lr)`: three new tensors."""
+    p, g = torch.zeros(2, 3), torch.tensor([[1.0, -2.0, 4.0], [3.0, 1.0, 0.5]])
+    rows, columns = torch.tensor([2.0, 3.0]), torch.tensor([1.0, 4.0, 2.0])
+    beta = 1 - 4**-0.8
+    r, c = (beta * old + (1 - beta) * (g**2).mean(axis)
+            for old, axis in ((rows, 1), (columns, 0)))
+    got = attempt(answer, p, g, rows, columns, 4, 0.1)
+    expect(isinstance(got, tuple | list) and len(got) == 3,
+           "return three tensors: the parameter, the rows and the columns")
+    new, new_rows, new_columns = got
+    _check_factors(new_rows, new_columns, rows, columns, g, beta)
+    right = (r / r.mean())[:, None] * c
+
+    def stepped(divisor: torch.Tensor) -> bool:
+        return close(new, p - 0.1 * g / divisor, 1e-4)
+
+    expect(not close(new, p + 0.1 * g / right.sqrt(), 1e-4), "you walked uphill: subtract the step")
+    expect(not stepped(right), "divide by the root of the guess, not by the guess")
+    expect(not stepped((r[:, None] * c).sqrt()), "the guess is too large or too small as a whole: "
+           "divide r c by the mean of the rows")
+    expect(not stepped((right / 2).sqrt()), "you divided by the sum of the rows: take their mean")
+    expect(not stepped((r[:, None] * c / c.mean()).sqrt()),
+           "you divided by the mean of the columns: in this test the averages started from other "
+           "numbers than the rows, so divide by the mean of the rows")
+    expect(not stepped(((r[:, None] + c) / 2).sqrt()), "rows and columns multiply, you added them")
+    expect(stepped(right.sqrt()), "the averages are right, the step is not: "
+           "lr g / sqrt(r c / mean of r)")
+    quiet, none = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.zeros(2, 2)
+    for gradient, message in (
+            (quiet, "a row without any gradient gives nan: add 1e-30 to every square"),
+            (none, "a matrix without any gradient gives nan: 1e-30 times 1e-30 is 0 in float32, so "
+             "divide the rows by their mean before you multiply")):
+        new = attempt(answer, none, gradient, torch.zeros(2), torch.zeros(2), 1, 0.1)[0]
+        expect(not new.isnan().any(), message)
+
+
+def _check_factors(new_rows: torch.Tensor, new_columns: torch.Tensor, rows: torch.Tensor,
+                   columns: torch.Tensor, g: torch.Tensor, beta: float) -> None:
+    """The averages: means of squares over the right axis, with the right share of the old ones."""
+    shapes = [tuple(torch.as_tensor(x).shape) for x in (new_rows, new_columns)]
+    expect(shapes != [(3,), (2,)], "rows and columns are exchanged: mean(1) goes along a row and "
+           "leaves one number for each row")
+    expect(shapes == [(2,), (3,)], f"for a matrix of 2 rows and 3 columns the averages have the "
+           f"shapes (2,) and (3,), got {shapes[0]} and {shapes[1]}")
+
+    def averaged(share: float, of: Callable = lambda s, axis: s.mean(axis)) -> bool:
+        return (close(new_rows, share * rows + (1 - share) * of(g**2, 1))
+                and close(new_columns, share * columns + (1 - share) * of(g**2, 0)))
+
+    expect(not averaged(1 - beta), "beta is the share of the old average that is kept: "
+           "beta old + (1 - beta) new")
+    expect(not averaged(0.999), "beta is not 0.999: it is 1 - t ** -0.8")
+    expect(not averaged(1 - 5**-0.8), "you count from 0: t is 1 in the first step")
+    expect(not averaged(beta, lambda s, axis: s.sum(axis)),
+           "you added the squares of a row: take their mean")
+    expect(not averaged(beta, lambda s, axis: s.sqrt().mean(axis) ** 2),
+           "you squared the mean: take the mean of the squares")
+    expect(averaged(beta), "the averages should be beta old + (1 - beta) (mean of the squares), "
+           "with beta = 1 - t ** -0.8")

@@ -119,6 +119,49 @@ def check_perplexity(perplexity) -> None:
            "them underflows to 0; average logarithms instead")
 
 
+@exercise
+def check_draws_to_tell(draws_to_tell) -> None:
+    """`draws_to_tell(p, q, odds)` -> mean draws from p until p(x)/q(x) multiply to `odds`."""
+    p = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
+    q = torch.tensor([0.4, 0.4, 0.2], dtype=torch.float64)
+    step, goal = (p * (p / q).log()).sum().item(), math.log(1000)
+    got = _number(attempt(draws_to_tell, p, q, 1000))
+    expect(not close(got, 1000 / step), "the logarithms add up to log(odds), not to odds")
+    expect(not close(got, goal / (q * (q / p).log()).sum()), "you averaged over q: the tokens are "
+           "drawn from p, so each step log p(x)/q(x) counts with p(x)")
+    expect(not close(got, -goal / (q * (q / p).log()).sum()), "your steps count with q(x): the "
+           "tokens are drawn from p")
+    expect(not close(got, goal / (p / q).log().mean()),
+           "you averaged over the vocabulary: a likely token comes more often, so weigh with p")
+    expect(not close(got, goal / (p * (p / q).log().abs()).sum()),
+           "you dropped the sign of the steps: a token that is likelier under q walks back")
+    expect(not close(got, goal / (p * p / q).sum().log()),
+           "you took the logarithm of the mean ratio: ratios multiply, so average the logarithms")
+    expect(not close(got, goal / (torch.xlogy(q, 1 / q) - torch.xlogy(p, 1 / p)).sum()),
+           "this is a difference of two entropies: both logarithms count with p(x)")
+    expect(not close(got, goal / step * math.log(2)) and not close(got, goal / step / math.log(2)),
+           "two bases are mixed: use the same logarithm for the odds and for the steps")
+    expect(not close(got, step / goal), "your fraction stands upside down: the way over the step")
+    expect(not close(got, -goal / step), "the sign: draws from p speak for p, so a step of "
+           "log p(x)/q(x) is positive on average")
+    expect(got not in (math.floor(goal / step), math.ceil(goal / step)),
+           "do not round: the number is an average")
+    expect(close(got, goal / step, 1e-4), f"for p = {p.tolist()}, q = {q.tolist()} and odds of "
+           f"1,000 it takes {goal / step:.2f} draws on average; yours is {got:.2f}")
+    never = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
+    got = _number(attempt(draws_to_tell, never, torch.full((3,), 1 / 3).double(), 1000))
+    expect(not math.isnan(got), "a token that p never draws makes your answer nan: 0 log 0 counts "
+           "as 0")
+    expect(close(got, goal / math.log(1.5), 1e-4), "for p = [1/2, 1/2, 0] against [1/3, 1/3, 1/3] "
+           f"each draw adds log 3/2: {goal / math.log(1.5):.2f} draws; yours is {got:.2f}")
+    try:
+        same = draws_to_tell(p, p.clone(), 1000)
+    except Exception:  # the usual one is ZeroDivisionError
+        same = -1.0
+    expect(_number(same) == math.inf, "two equal distributions are never told apart: return "
+           "math.inf, before you divide by 0")
+
+
 def _number(result) -> float:
     try:
         return float(torch.as_tensor(result))

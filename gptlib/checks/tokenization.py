@@ -1,6 +1,6 @@
 """Checks of the exercises of chapter 2.2.2."""
 
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, Iterator
 
 from gptlib.bpe import split_words
 from gptlib.checks import attempt, close, exercise, expect
@@ -90,3 +90,66 @@ def check_split_digits(answer: Callable) -> None:
 
 def _without_digits(pieces: list[str]) -> list[str]:
     return [p for p in pieces if not p.isspace() and not any(c.isdigit() for c in p)]
+
+
+class _Counted(dict):
+    """A table of costs that counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, key: bytes) -> float:
+        self.reads += 1
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.reads += 1
+        return super().__contains__(key)
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.reads += 1
+        return super().__iter__()
+
+    def get(self, key: bytes, default: float | None = None) -> float | None:
+        """Read one cost, or the default."""
+        self.reads += 1
+        return super().get(key, default)
+
+    def items(self) -> ItemsView[bytes, float]:
+        """Read all costs, which counts as one reading."""
+        self.reads += 1
+        return super().items()
+
+
+@exercise
+def check_cheapest(answer: Callable) -> None:
+    """`cheapest(word, cost)`: tokens that join to the word, with the smallest sum of costs."""
+    singles = {bytes([byte]): 4 for byte in b"abcdef"}
+    cost = singles | {b"abc": 3, b"abcd": 6, b"bc": 1, b"def": 2, b"ef": 5, b"cdef": 9}
+    got = attempt(answer, b"abcdef", _Counted(cost))
+    expect(not isinstance(got, int | float), "return the list of tokens, not their price")
+    got = list(got)
+    expect(all(isinstance(token, bytes) for token in got), "return a list of bytes objects, such "
+           f"as [b'abc', b'def'], got {got}: in a loop over bytes each element is a number")
+    expect(b"".join(got[::-1]) != b"abcdef" or len(got) < 2,
+           "your tokens stand in reverse order: you collected them from the end of the word")
+    expect(b"".join(got) == b"abcdef", f"your tokens join to {b''.join(got)}, not to b'abcdef'")
+    unknown = [token for token in got if token not in cost]
+    expect(not unknown, f"the token {unknown[0] if unknown else b''} has no cost: it is not in the "
+           "vocabulary")
+    expect(got != [b"abcd", b"ef"], "you took the longest token at each place (6 + 5 = 11); "
+           "abc and def cost 3 + 2 = 5")
+    expect(got == [b"abc", b"def"], f"b'abcdef' costs {sum(cost[token] for token in got)} in your "
+           f"cut {got}; the cheapest cut costs 3 + 2 = 5")
+    dear = list(attempt(answer, b"abc", _Counted(singles | {b"abc": 20, b"bc": 3, b"ab": 8})))
+    expect(dear != [b"abc"], "you looked for the fewest tokens: one token of cost 20 is dearer "
+           "than a and bc, which cost 4 + 3")
+    expect(dear != [b"ab", b"c"], "you went from left to right and kept the longest piece whose "
+           "price is below that of its bytes: later tokens must be able to change the first")
+    expect(dear == [b"a", b"bc"], f"b'abc' should be cut into [b'a', b'bc'] here, got {dear}")
+    expect(list(attempt(answer, b"", _Counted(singles))) == [], "an empty word has no tokens: "
+           "return an empty list")
+    counted = _Counted({b"a" * n: n + 1 / n for n in range(1, 16)})
+    long = list(attempt(answer, b"a" * 15, counted))
+    expect(counted.reads < 5000, f"for a word of 15 bytes you read {counted.reads:,} costs: you "
+           "try all ways to cut; keep the cheapest way for each beginning of the word")
+    expect(long == [b"a" * 15], f"one token of 15 bytes is the cheapest here, got {long}")
