@@ -22,6 +22,7 @@ import transformers
 from measure import ratio, take_turns, write
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gptlib.checkpoint import load_checkpoint, model_path
 from gptlib.data import TokenDataset
@@ -59,7 +60,8 @@ def main() -> None:
     packages = ("transformers", "onnxruntime")
     write("generation", command="python benchmarks/generation.py", packages=packages, rows=rows,
           facts=facts, columns=["model", "prompts", "written by", "tokens a second",
-                                "times Transformers", "in single rounds"])
+                                "times Transformers", "in single rounds",
+                                "operations a token"])
     write("rounding", command="python benchmarks/generation.py", rows=rounding, facts={},
           columns=["weights", "loss in nats a token", "difference"])
 
@@ -160,21 +162,40 @@ def check(writers: dict[str, Write]) -> None:
             raise SystemExit(f"{name} writes another text than Transformers: not comparable")
 
 
+class Count(TorchDispatchMode):
+    """Counts the operations that PyTorch starts inside `with`, views included."""
+
+    number = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        """Count it, then do it."""
+        self.number += 1
+        return operation(*arguments, **(options or {}))
+
+
+def operations(work: Write, prompt: Tensor) -> float:
+    """Operations a token of a writer in PyTorch; 0 for one that is not."""
+    with Count() as count:
+        work(prompt, 1.0)
+    return count.number / NEW
+
+
 def measured(shape: str, writers: dict[str, Write], batch_size: int, facts: dict) -> list[list]:
     """Rows of the table for one model and one number of prompts; adds to `facts`."""
     prompt = torch.randint(VOCABULARY, (batch_size, PROMPT))
     chosen = {name: (lambda work=work: work(prompt, 1.0)) for name, work in writers.items()
               if batch_size == 1 or "without a cache" not in name}
-    times, rows = take_turns(chosen, rounds=int(os.environ.get("R","5"))), []
+    times, rows = take_turns(chosen, rounds=3), []
     for name, seconds in times.items():
         speed = batch_size * NEW / statistics.median(seconds)
         gain = ratio(times, "Transformers", name)
         single = [a / b for a, b in zip(times["Transformers"], seconds)]
+        count = "" if "ONNX" in name else f"{operations(writers[name], prompt):.0f}"
         rows.append([shape, batch_size, name, f"{speed:,.0f}", f"{gain:.2f}",
-                     f"{min(single):.2f} to {max(single):.2f}"])
+                     f"{min(single):.2f} to {max(single):.2f}", count])
         key = f"{shape}, {batch_size}, {name}".replace(" ", "")
-        facts[key] = f"{gain:.1f}"
-        facts[f"{key},speed"] = f"{speed:,.0f}"
+        facts[key] = f"{gain:.2f}"
+        facts[f"{key},speed"], facts[f"{key},operations"] = f"{speed:,.0f}", count
     return rows
 
 

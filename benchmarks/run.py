@@ -22,8 +22,7 @@ def main() -> int:
     unknown = [name for name in names if name not in ALL]
     if unknown:
         raise SystemExit(f"no benchmark is called {unknown[0]!r}; there are {', '.join(ALL)}")
-    # idle threads that spin would slow down the others
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "PYTHONUTF8": "1"}
+    environment = os.environ | {"PYTHONUTF8": "1"}
     failed = []
     for name in [*names, "figures"]:
         print(f"=== {name}", flush=True)

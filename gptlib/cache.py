@@ -47,8 +47,10 @@ class KVCache:
             raise ValueError(f"the cache was made for batch_size {self.batch_size} and got "
                              f"{keys.shape[0]} sequences: make a KVCache with that batch_size")
         all_keys, all_values = self._keys[layer], self._values[layer]
-        all_keys.narrow(2, self.length, T).copy_(keys.detach())
-        all_values.narrow(2, self.length, T).copy_(values.detach())
+        if keys.requires_grad:
+            keys, values = keys.detach(), values.detach()
+        all_keys.narrow(2, self.length, T).copy_(keys)
+        all_values.narrow(2, self.length, T).copy_(values)
         return all_keys.narrow(2, 0, end), all_values.narrow(2, 0, end)
 
     def advance(self, count: int) -> None:

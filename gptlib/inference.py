@@ -77,28 +77,32 @@ class InferenceModel:
             x = x + self.positions[start:stop]
         x, rotation = x.view(B * T, -1), self.rotation(start, stop)
         for number, layer in enumerate(self.layers):
-            y = self._attend(layer.qkv(layer.norm1(x)).view(B, T, -1), rotation, cache, number)
+            y = self._attend(layer.qkv(layer.norm1(x)), (B, T), rotation, cache, number)
             x = layer.output(y) + x
             x = layer.down(self._activate(layer, layer.norm2(x))) + x
         if cache is not None:
             cache.advance(T)
         return self.output(self.final_norm(x)).view(B, T, -1)
 
-    def _attend(self, qkv: Tensor, rotation: tuple | None, cache: KVCache | None,
-                layer: int) -> Tensor:
-        """Projections (B, T, (H + 2 H_kv) D) to what the heads found, (B T, C)."""
-        config, (B, T, _) = self.config, qkv.shape
+    def _attend(self, qkv: Tensor, shape: tuple[int, int], rotation: tuple | None,
+                cache: KVCache | None, layer: int) -> Tensor:
+        """Projections (B T, (H + 2 H_kv) D) to what the heads found, (B T, C)."""
+        config, (B, T) = self.config, shape
         H, H_kv = config.n_head, config.kv_heads
-        split = qkv.view(B, T, H + 2 * H_kv, -1).transpose(1, 2)
-        qk, v = split.split_with_sizes((H + H_kv, H_kv), dim=1)
-        if config.qk_norm:
-            qk = rms_norm(qk, config.norm_eps)
-        if rotation is not None:
-            qk = rotate(qk, rotation)
-        q, k = qk.split_with_sizes((H, H_kv), dim=1)
+        n = H + 2 * H_kv
+        # a single token needs no transposition: that saves an operation here and one below
+        split = qkv.view(B, n, 1, -1) if T == 1 else qkv.view(B, T, n, -1).transpose(1, 2)
+        if rotation is None and not config.qk_norm:
+            q, k, v = split.split_with_sizes((H, H_kv, H_kv), dim=1)
+        else:
+            qk, v = split.split_with_sizes((H + H_kv, H_kv), dim=1)
+            qk = rms_norm(qk, config.norm_eps) if config.qk_norm else qk
+            qk = qk if rotation is None else rotate(qk, rotation)
+            q, k = qk.split_with_sizes((H, H_kv), dim=1)
         if cache is not None:
             k, v = cache.append(layer, k, v)
-        return attention(q, k, v).transpose(1, 2).reshape(B * T, config.n_embd)
+        y = attention(q, k, v)
+        return (y if T == 1 else y.transpose(1, 2)).reshape(B * T, config.n_embd)
 
     def _activate(self, layer: Layer, x: Tensor) -> Tensor:
         hidden = layer.up(x)
@@ -118,10 +122,10 @@ def _norm(norm: Norm) -> Function:
 
 def _float32(linear: nn.Linear | nn.Embedding) -> Function:
     """A product with one row runs along the contiguous side; the longer it is, the better."""
-    weight, bias = linear.weight.detach(), getattr(linear, "bias", None)
-    if weight.shape[0] > weight.shape[1]:
-        weight = weight.t().contiguous().t()
-    return lambda x: F.linear(x, weight, bias)
+    weight, bias = linear.weight.detach().t(), getattr(linear, "bias", None)
+    if weight.shape[1] > weight.shape[0]:
+        weight = weight.contiguous()
+    return lambda x: x @ weight if bias is None else torch.addmm(bias, x, weight)
 
 
 def _bfloat16(linear: nn.Linear | nn.Embedding) -> Function:
