@@ -35,7 +35,7 @@ models: setup data  ## train the models in models/ again with the commands that 
 notebooks: setup data  ## execute and store every notebook, record its time and memory
 	$(BIN)/python tools/notebooks.py
 
-bench: setup data  ## measure speed beside other programs, into benchmarks/results (20 minutes)
+bench: setup data  ## measure speed beside other programs, into benchmarks/results (half an hour)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/run.py
 

@@ -1,6 +1,6 @@
 """Run all benchmarks, one after the other, on a machine with nothing else to do.
 
-    python benchmarks/run.py                       # about 20 minutes
+    python benchmarks/run.py                       # about half an hour
     python benchmarks/run.py generation training   # the ones named
 
 Each replaces its tables in benchmarks/results; the figures are drawn at the end.

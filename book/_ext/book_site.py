@@ -40,32 +40,27 @@ class RunTimes(SphinxDirective):
 
 
 class Benchmark(SphinxDirective):
-    """`{benchmark} NAME`: a table of benchmarks/results, with the machine that it was measured on.
+    """`{benchmark} NAME`: a table of benchmarks/results, its note, and the machine it was made on."""
 
-    With the option `:columns:` only those (numbers from 0); `:first:` only rows that begin so.
-    """
-
-    required_arguments, option_spec = 1, {"columns": str, "first": str}
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """Build the table as Markdown; columns of numbers are aligned right."""
         path = RESULTS / f"{self.arguments[0]}.json"
         self.env.note_dependency(str(path))
         table = json.loads(path.read_text(encoding="utf-8"))
-        rows = [row for row in table["rows"] if row[0].startswith(self.options.get("first", ""))]
-        kept = [int(i) for i in self.options.get("columns", "").split()]
-        kept = kept or range(len(table["columns"]))
-        number = [all(row[i][:1] in "+-0123456789" for row in rows if row[i]) for i in kept]
-        lines = [" | ".join(table["columns"][i] for i in kept),
-                 " | ".join("---:" if right else ":---" for right in number),
-                 *(" | ".join(row[i] for i in kept) for row in rows)]
+        columns, rows = table["columns"], table["rows"]
+        number = [all(cell[:1] in "+-0123456789" for cell in column if cell)
+                  for column in zip(*rows)]
+        lines = [" | ".join(columns), " | ".join("---:" if right else ":---" for right in number),
+                 *map(" | ".join, rows)]
         machine = table["machine"]
         versions = ", ".join(f"{name} {version}" for name, version in list(machine.items())[6:])
         lines = [f"| {line} |" for line in lines]
         threads = f"{machine['threads']} thread" + "s" * (machine["threads"] != "1")
         lines += ["", f"Measured with `{table['command']}` on {machine['cores']} cores "
                   f"({machine['processor']}, {machine['instructions']}), {threads}, Python "
-                  f"{machine['python']}, {versions}."]
+                  f"{machine['python']}, {versions}. {table['note']}"]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
