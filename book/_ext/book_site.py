@@ -40,7 +40,7 @@ class RunTimes(SphinxDirective):
 
 
 class Benchmark(SphinxDirective):
-    """`{benchmark} NAME`: a table of benchmarks/results, its note, and the machine it was made on."""
+    """`{benchmark} NAME`: a table of benchmarks/results, its note and the machine behind it."""
 
     required_arguments = 1
 
