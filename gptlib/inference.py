@@ -2,8 +2,8 @@
 
 Reading one token is a different job from training. Each matrix is multiplied by a single row, so
 the time goes into fetching weights from memory and, in small models, into starting operations.
-Three remedies, each measured in benchmarks/generation.py: no modules, all rows of a step in one
-matrix (B T, C); each matrix stored with its longer side contiguous; weights of 8 or 16 bits.
+Three remedies, measured together in benchmarks/generation.py: no modules, all rows of a step in
+one matrix (B T, C); each matrix stored with its longer side contiguous; weights of 16, 8 or 4 bits.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,10 +48,10 @@ class InferenceModel:
         if weights not in PACKED:
             raise ValueError(f"weights is {weights!r}; expected one of {', '.join(PACKED)}")
         pack = PACKED[weights]
-        self.config, self.rotation = model.config, model.rotation
-        self.embedding = model.embedding
+        self.config, self.embedding = model.config, model.embedding
         learned = model.config.position == "learned"
         self.positions = model.position_embedding.weight.detach() if learned else None
+        self.angles = None if learned else (model.rotary_cos, model.rotary_sin)
         with torch.no_grad():
             self.layers = [Layer(
                 _norm(block.norm1), pack(block.attention.qkv), pack(block.attention.output),
@@ -75,7 +75,8 @@ class InferenceModel:
         x = look_up(self.embedding, ids)
         if self.positions is not None:
             x = x + self.positions[start:stop]
-        x, rotation = x.view(B * T, -1), self.rotation(start, stop)
+        rotation = self.angles and tuple(table[start:stop] for table in self.angles)
+        x = x.view(B * T, -1)
         for number, layer in enumerate(self.layers):
             y = self._attend(layer.qkv(layer.norm1(x)), (B, T), rotation, cache, number)
             x = layer.output(y) + x

@@ -1,5 +1,8 @@
 """InferenceModel: the GPT's own function, faster; with rounded weights, close to it."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -110,6 +113,15 @@ def test_no_gradient_flows_and_the_model_is_not_touched(model, weights):
     assert not logits.requires_grad
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.is_contiguous() for parameter in model.parameters())
+
+
+def test_it_does_not_hold_on_to_the_model(model):
+    """Otherwise int8 would add to the memory of the float32 weights instead of replacing it."""
+    copy = GPT(model.config)
+    fast, gone = InferenceModel(copy, "int8"), weakref.ref(copy)
+    del copy
+    gc.collect()
+    assert gone() is None and fast(some_ids(model)).isfinite().all()
 
 
 def test_wrong_input_is_named_as_by_the_model(model):
