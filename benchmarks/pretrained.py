@@ -106,12 +106,12 @@ def memory_speed() -> float:
 def products() -> None:
     """One row times matrices of 1,536 x 576: one of them again and again, or 160 in turn."""
     rows, facts = [], {}
-    x = torch.randn(1, 576)
+    x = torch.randn(576).numpy()
     for weights, pack in PACKED.items():
         linears = [pack(nn.Linear(576, 1536, bias=False)) for _ in range(160)]
         orders = {"cache": linears[:1] * 160, "memory": linears}
         with torch.inference_mode():
-            times = take_turns({where: (lambda order=order: [linear(x) for linear in order])
+            times = take_turns({where: (lambda order=order: [linear.row(x) for linear in order])
                                 for where, order in orders.items()}, rounds=7)
         speeds = {where: 160 * 576 * 1536 / statistics.median(times[where]) / 1e9
                   for where in orders}

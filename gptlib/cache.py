@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import torch
 
 from gptlib.config import GPTConfig
@@ -52,6 +53,11 @@ class KVCache:
         all_keys.narrow(2, self.length, T).copy_(keys)
         all_values.narrow(2, self.length, T).copy_(values)
         return all_keys.narrow(2, 0, end), all_values.narrow(2, 0, end)
+
+    def arrays(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
+        """All keys and values of a cache of one row on the CPU, (H_kv, capacity, D) in NumPy: the
+        same memory, to read from and to write to."""
+        return self._keys[layer].numpy()[0], self._values[layer].numpy()[0]
 
     def advance(self, count: int) -> None:
         """Make `count` appended positions part of the past; called once a forward pass."""

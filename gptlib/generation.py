@@ -48,13 +48,13 @@ class Reader:
     def read(self, ids: Tensor, last: int = 1) -> Tensor:
         """Logits (B, last, V) at the last positions of ids (B, T). All other positions must hold
         what they held in the call before; the cache forgets those after them."""
-        self.room(ids.shape[1])
-        window = ids[:, self.start:]
+        T = ids.shape[1]
+        self.room(T)
         if self.cache is None:
-            return self.model(window)[:, -last:]
-        known = min(self.cache.length, window.shape[1] - last)
+            return self.model(ids[:, self.start:])[:, -last:]
+        known = min(self.cache.length, T - self.start - last)
         self.cache.crop(known)
-        return self.model(window[:, known:], cache=self.cache)[:, -last:]
+        return self.model(ids[:, self.start + known:], cache=self.cache)[:, -last:]
 
 
 def generate(model: LanguageModel, prompt: Tensor, *, max_new_tokens: int, temperature: float = 1.0,

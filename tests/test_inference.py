@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gptlib.cache import KVCache
 from gptlib.config import GPTConfig
@@ -34,6 +35,16 @@ def model(request):
     return random_gpt(CONFIGS[request.param])
 
 
+class CountOperations(TorchDispatchMode):
+    """Counts what PyTorch starts."""
+
+    number = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        self.number += 1
+        return operation(*arguments, **(options or {}))
+
+
 def some_ids(model: GPT, B: int = 3, T: int = 17) -> torch.Tensor:
     return torch.randint(model.config.vocab_size, (B, T))
 
@@ -49,6 +60,38 @@ def test_with_a_cache_every_chunking_gives_the_logits_of_the_model(model, chunks
     cache = KVCache(model.config, batch_size=3)
     parts = [fast(part, cache=cache) for part in ids.split(chunks, dim=1)]
     torch.testing.assert_close(torch.cat(parts, dim=1), model(ids), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("context", [1, 9])
+def test_one_token_of_one_sequence_is_read_by_numpy_with_the_same_result(model, context):
+    ids, fast, cache = some_ids(model, B=1, T=20), InferenceModel(model), KVCache(model.config)
+    fast(ids[:, :context], cache=cache)
+    for t in range(context, 20):
+        with CountOperations() as count:
+            logits = fast(ids[:, t:t + 1], cache=cache)
+        assert count.number <= 10  # in PyTorch: it only hands over the memory
+        torch.testing.assert_close(logits[0, 0], model(ids)[0, t], rtol=0, atol=2e-5)
+    assert cache.length == 20
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_numpy_bears_activations_as_large_as_those_of_pretrained_models(name):
+    model = random_gpt(CONFIGS[name])
+    for block in model.blocks:
+        block.feed_forward.up.weight.data *= 100  # exp() overflows in the activation
+    ids, fast, cache = some_ids(model, B=1), InferenceModel(model), KVCache(model.config)
+    logits = torch.cat([fast(id[None, None], cache=cache) for id in ids[0]], dim=1)
+    torch.testing.assert_close(logits, model(ids), rtol=1e-4, atol=1e-4 * logits.abs().max().item())
+
+
+@pytest.mark.parametrize("id", [-1, 50])
+def test_numpy_does_not_take_ids_out_of_range_for_places_from_the_end(id):
+    model = random_gpt(CONFIGS["gpt2"])
+    fast, cache = InferenceModel(model), KVCache(model.config)
+    with pytest.raises(ValueError, match=f"token ids lie between {id} and {id}"):
+        fast(torch.tensor([[id]]), cache=cache)
+    assert cache.length == 0
 
 
 def test_it_writes_what_the_model_writes(model):
@@ -74,7 +117,7 @@ def test_int8_keeps_each_row_to_half_a_step_of_its_own_scale():
     model = random_gpt(CONFIGS["modern"])
     linear = model.blocks[0].feed_forward.up
     linear.weight.data[3] *= 100  # a row that would spoil a scale shared by all
-    product = InferenceModel(model, "int8").layers[0].up
+    product = InferenceModel(model, "int8").layers[0].up.rows
     weight = linear.weight
     error = (product(torch.eye(weight.shape[1])).T - weight).abs()  # identity: the weights back
     step = weight.abs().amax(1, keepdim=True) / 127
@@ -88,7 +131,7 @@ def test_int4_gives_back_weights_that_were_stored_in_groups_of_sixteen_levels():
     scale, least = torch.rand(32, 1), torch.randn(32, 1)
     levels = torch.stack([torch.randperm(32) % 16 for _ in range(32)])  # all 16 in each group
     linear.weight.data = least + scale * levels
-    product = InferenceModel(model, "int4").layers[0].output
+    product = InferenceModel(model, "int4").layers[0].output.rows
     error = (product(torch.eye(32)).T - linear.weight).abs()
     assert (error < 0.05 * scale + 0.004 * linear.weight.abs()).all()
 
@@ -102,7 +145,7 @@ def test_int4_refuses_widths_that_it_cannot_group():
 def test_a_row_of_zeros_stays_zero_in_int8():
     model = random_gpt(CONFIGS["modern"])
     model.blocks[0].feed_forward.up.weight.data[0] = 0
-    rows = InferenceModel(model, "int8").layers[0].up(torch.ones(1, 32))
+    rows = InferenceModel(model, "int8").layers[0].up.rows(torch.ones(1, 32))
     assert rows[0, 0] == 0 and rows.isfinite().all()
 
 
