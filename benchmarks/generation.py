@@ -61,7 +61,7 @@ def main() -> None:
     write("generation", command="python benchmarks/generation.py", packages=packages, rows=rows,
           facts=facts, columns=["model", "prompts", "written by", "tokens a second",
                                 "times Transformers", "in single rounds",
-                                "operations a token"])
+                                "operations a token in PyTorch"])
     write("rounding", command="python benchmarks/generation.py", rows=rounding, facts={},
           columns=["weights", "loss in nats a token", "difference"])
 
@@ -174,7 +174,7 @@ class Count(TorchDispatchMode):
 
 
 def operations(work: Write, prompt: Tensor) -> float:
-    """Operations a token of a writer in PyTorch; 0 for one that is not."""
+    """How many operations a writer starts in PyTorch for a token."""
     with Count() as count:
         work(prompt, 1.0)
     return count.number / NEW

@@ -31,6 +31,7 @@ def take_turns(competitors: dict[str, Callable[[], object]], rounds: int = 5,
     times: Times = {name: [] for name in competitors}
     for number in range(-1 if warm_up else 0, rounds):
         for name, work in competitors.items():
+            time.sleep(0.1)  # idle threads of the one before spin for a while, then they sleep
             began = time.perf_counter()
             result = work()
             seconds = result if isinstance(result, float) else time.perf_counter() - began

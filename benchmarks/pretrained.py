@@ -22,7 +22,7 @@ from gptlib.corpora import load_text, member_path
 from gptlib.data import TokenDataset
 from gptlib.evaluation import evaluate_loss
 from gptlib.generation import generate
-from gptlib.inference import GROUP, PACKED, InferenceModel
+from gptlib.inference import GROUP, PACKED, Function, InferenceModel
 from gptlib.interop.gguf import load_gguf
 from gptlib.runtime import setup
 
@@ -106,12 +106,18 @@ def memory_speed() -> float:
 def products() -> None:
     """One row times matrices of 1,536 x 576: one of them again and again, or 160 in turn."""
     rows, facts = [], {}
-    x = torch.randn(576).numpy()
+    x = torch.randn(1, 576)
+    row = x[0].numpy()
     for weights, pack in PACKED.items():
         linears = [pack(nn.Linear(576, 1536, bias=False)) for _ in range(160)]
         orders = {"cache": linears[:1] * 160, "memory": linears}
+
+        def multiply(order: list[Function]) -> None:
+            for linear in order:  # as InferenceModel does it for one token
+                linear.row(row) if linear.row else linear.rows(x)
+
         with torch.inference_mode():
-            times = take_turns({where: (lambda order=order: [linear.row(x) for linear in order])
+            times = take_turns({where: (lambda order=order: multiply(order))
                                 for where, order in orders.items()}, rounds=7)
         speeds = {where: 160 * 576 * 1536 / statistics.median(times[where]) / 1e9
                   for where in orders}

@@ -21,6 +21,7 @@ from gptlib.attention import attention, rms_norm, rotate
 from gptlib.cache import KVCache
 from gptlib.model import GPT, Norm, check_ids, look_up
 
+LARGE = 2**17  # from so many weights on, a product with a few rows is turned round
 GROUP = 32  # weights that share a scale and a middle in int4, as in GGUF's Q4_1
 
 
@@ -196,19 +197,30 @@ def _norm(norm: Norm) -> Function:
 
 
 def _float32(linear: nn.Linear | nn.Embedding) -> Function:
-    """A product with one row runs along the contiguous side; the longer it is, the better."""
-    weight, (bias, b) = linear.weight.detach().t(), _bias(linear)
+    """A product with one row runs along the contiguous side; the longer it is, the better. With
+    a few rows x, a large matrix W is faster on the left: W x' instead of x W'."""
+    large, (bias, b) = linear.weight.detach(), _bias(linear)
+    weight = large.t()
     if weight.shape[1] > weight.shape[0]:
         weight = weight.contiguous()
     w = _array(weight)
-    if bias is None:
-        return Function(lambda x: x @ weight, lambda x: x.dot(w))
-    return Function(lambda x: torch.addmm(bias, x, weight), lambda x: x.dot(w) + b)
+
+    def row(x: np.ndarray) -> np.ndarray:
+        return x.dot(w) if b is None else x.dot(w) + b
+
+    def rows(x: Tensor) -> Tensor:
+        if large.numel() < LARGE:
+            return x @ weight if bias is None else torch.addmm(bias, x, weight)
+        y = large @ x.t() if bias is None else torch.addmm(bias[:, None], large, x.t())
+        return y.t().contiguous()
+
+    return Function(rows, row)
 
 
 def _bfloat16(linear: nn.Linear | nn.Embedding) -> Function:
-    weight = linear.weight.detach().bfloat16()
-    return _rounded(linear, lambda x: F.linear(x, weight))
+    weight, (bias, _) = linear.weight.detach().bfloat16(), _bias(linear)
+    bias = None if bias is None else bias.bfloat16()
+    return Function(lambda x: F.linear(x.bfloat16(), weight, bias).float())
 
 
 def _int8(linear: nn.Linear | nn.Embedding) -> Function:

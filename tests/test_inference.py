@@ -18,6 +18,7 @@ CONFIGS = {
     "modern": GPTConfig.modern(50, 24, n_layer=2, n_head=4, n_embd=32),
     "llama": GPTConfig(50, 24, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, mlp_hidden=64,
                        position="rope", norm="rmsnorm", activation="swiglu", bias=False),
+    "large": GPTConfig(50, 24, n_layer=1, n_head=4, n_embd=192),  # its MLP is turned round
     "wide head": GPTConfig.modern(20, 24, n_layer=1, n_head=2, n_embd=32, n_kv_head=1),
 }
 
