@@ -74,7 +74,7 @@ def main() -> None:
     write("pretrained", command=COMMAND, rows=rows, facts=facts, packages=("transformers",),
           columns=["written by", "MB of weights", "tokens a second", "times Transformers, float32",
                    "memory's limit", "share of it", "loss on 12,000 characters"])
-    products()
+    products(weight_bytes(model, "int8"))
 
 
 def write_with_transformers(model: nn.Module, prompt: Tensor) -> Tensor:
@@ -103,8 +103,9 @@ def memory_speed() -> float:
     return numbers.numel() * 4 / best
 
 
-def products() -> None:
-    """One row times matrices of 1,536 x 576: one of them again and again, or 160 in turn."""
+def products(size: float) -> None:
+    """One row times matrices of 1,536 x 576: one of them again and again, or 160 in turn; and how
+    many times a second a model of `size` weights could be multiplied so."""
     rows, facts = [], {}
     x = torch.randn(1, 576)
     row = x[0].numpy()
@@ -123,6 +124,7 @@ def products() -> None:
                   for where in orders}
         rows.append([weights, *(f"{speed:.1f}" for speed in speeds.values())])
         facts |= {f"{weights}, {where}": f"{speed:.1f}" for where, speed in speeds.items()}
+        facts[f"{weights}, tokens"] = f"{speeds['memory'] * 1e9 / size:.0f}"
     write("products", command=COMMAND, rows=rows, facts=facts,
           columns=["weights", "billion weights a second from the cache", "from memory"])
 
