@@ -2,8 +2,8 @@
 
     python benchmarks/figures.py
 
-Reads `benchmarks/results/growth_points.json`, which `benchmarks/growth.py` wrote, and draws
-`book/_static/growth_*.png`: points are medians, lines the fitted laws.
+Reads the tables in `benchmarks/results` and draws `book/_static/speed_*.png` and `growth_*.png`.
+In the latter points are medians and lines the fitted laws.
 """
 
 import json
@@ -18,17 +18,22 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from gptlib.plotting import COLORS, figure
 
 ROOT = Path(__file__).resolve().parent.parent
-POINTS = ROOT / "benchmarks" / "results" / "growth_points.json"
+RESULTS = ROOT / "benchmarks" / "results"
 STATIC = ROOT / "book" / "_static"
 DPI = 150  # 5.6 inches become 840 pixels
 WIDTH = 5.6  # inches; narrower than a notebook's figures, so that a phone's text stays readable
-BLUE, RED, GREEN = COLORS[:3]
+BLUE, RED, GREEN, LIGHT = *COLORS[:3], COLORS[4]
 Points = dict[str, dict]  # of each axis: "size", "seconds", "bytes" as arrays, "laws", "largest"
+
+
+def read(name: str) -> dict:
+    """One stored table."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def read_points() -> Points:
     """The stored points, sorted by axis."""
-    stored = json.loads(POINTS.read_text(encoding="utf-8"))
+    stored = read("growth_points")
     axes: Points = {}
     for name, *values in stored["rows"]:
         axis = axes.setdefault(name, {"rows": [], "laws": {}, "largest": {}})
@@ -143,12 +148,60 @@ def generation(axes: Points) -> Figure:
     return fig
 
 
+def bars(ax: Axes, values: dict[str, dict[str, float]], label: str) -> None:
+    """Horizontal bars, `values[row][series]`, with their numbers; the first row stands on top."""
+    series = list(dict.fromkeys(name for row in values.values() for name in row))
+    height = 0.8 / len(series)
+    for i, name in enumerate(series):
+        places = [y + (i - (len(series) - 1) / 2) * height
+                  for y, row in enumerate(values.values()) if name in row]
+        lengths = [row[name] for row in values.values() if name in row]
+        drawn = ax.barh(places, lengths, height, color=(BLUE, LIGHT)[i], label=name)
+        ax.bar_label(drawn, [f"{x:.2f}" if x < 10 else f"{x:.1f}" for x in lengths],
+                     padding=2, fontsize=8)
+    ax.set_yticks(range(len(values)), list(values))
+    ax.set(xlabel=label, ylim=(len(values) - 0.4, -0.6))
+    ax.grid(visible=False, axis="y")
+
+
+def writing() -> Figure:
+    """How many times as fast as Transformers each program writes, one panel a model."""
+    models: dict[str, dict] = {}
+    for model, prompts, name, _, times, *_ in read("generation")["rows"]:
+        if name not in ("Transformers", "drawing alone"):
+            named = f"{prompts} prompt" + "s" * (prompts != "1")
+            models.setdefault(model, {}).setdefault(name, {})[named] = float(times)
+    fig, panels = figure(1, len(models), width=WIDTH, height=7.6)
+    for ax, (model, values) in zip(panels, models.items()):
+        bars(ax, values, "times the speed of Transformers")
+        ax.axvline(1, color="black", linewidth=1, linestyle=":")
+        ax.set_title(model + ", context 256")
+        ax.set_xlim(right=1.12 * max(max(row.values()) for row in values.values()))
+    panels[0].legend(loc="center right", bbox_to_anchor=(1, 0.75))
+    return fig
+
+
+def tokens() -> Figure:
+    """Megabytes a second of each tokenizer, one panel a kind of work."""
+    works: dict[str, dict] = {}
+    for work, text, name, _, speed, _ in read("tokenization")["rows"]:
+        works.setdefault(work, {}).setdefault(name, {})[text] = float(speed)
+    fig, panels = figure(1, len(works), width=WIDTH, height=8.4)
+    for ax, (work, values) in zip(panels, works.items()):
+        bars(ax, values, "MB a second")
+        ax.set(title=work, xscale="log", xlim=(0.2, 260))
+        ax.xaxis.set_major_formatter(FuncFormatter(plain))
+    panels[0].legend(loc="lower right")
+    return fig
+
+
 def main() -> None:
     """Draw all figures and store them as PNG."""
     axes = read_points()
-    for make in (context, memory, shape, generation):
-        fig = make(axes)
-        path = STATIC / f"growth_{make.__name__}.png"
+    drawn = {f"growth_{make.__name__}": make(axes) for make in (context, memory, shape, generation)}
+    drawn |= {f"speed_{make.__name__}": make() for make in (writing, tokens)}
+    for name, fig in drawn.items():
+        path = STATIC / f"{name}.png"
         fig.savefig(path, dpi=DPI, metadata={"Software": None})
         plt.close(fig)
         print(path.relative_to(ROOT).as_posix())

@@ -110,7 +110,7 @@ def film(fig: Figure, draw: Callable[[int], object], frames: int, *,
         fig.set_layout_engine("none")  # the first picture has settled the layout
         pictures.append(Image.open(buffer).convert("RGB"))
     plt.close(fig)
-    palette = pictures[-1].quantize(48)  # few colours, one palette: a tenth of the size
+    palette = pictures[-1].quantize(128)  # few colours, one palette: a fraction of the size
     pictures = [picture.quantize(palette=palette, dither=0) for picture in pictures]
     buffer = io.BytesIO()
     pictures[0].save(buffer, format="png", save_all=True, append_images=pictures[1:],

@@ -68,8 +68,10 @@ def test_a_table_names_the_script_that_made_it(name):
     assert all(len(row) == len(TABLES[name]["columns"]) for row in TABLES[name]["rows"])
 
 
-def test_every_number_that_the_page_quotes_was_measured():
+def test_every_number_that_the_page_quotes_or_compares_was_measured():
     quoted = re.findall(r"\{measured\}`(\w+): ([^`]+)`", PAGE)
-    assert quoted
-    for name, fact in quoted:
+    compared = re.findall(r"\{met\}`(\w+): (.+?) [<>]= ", PAGE)
+    compared += re.findall(r"\{met\}`[^`]+ [<>]= (\w+): ([^`]+)`", PAGE)
+    assert quoted and compared
+    for name, fact in quoted + compared:
         assert fact in TABLES[name]["facts"], f"{name} has no fact {fact!r}"

@@ -1,6 +1,7 @@
 """The built pages in _build/html: no other server is asked, pictures speak, links lead on."""
 
 import functools
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -142,3 +143,19 @@ def test_a_page_tells_its_language_and_holds_its_formulas_scripts_itself(path):
     assert '<html lang="en"' in text
     if 'class="math' in text:
         assert any("mathjax/tex-chtml-full.js" in address for address in parse(path).loads)
+
+
+def test_the_page_on_speed_says_yes_to_an_aim_that_was_met_and_no_to_one_that_was_missed():
+    def fact(table: str, name: str) -> float:
+        path = ROOT / "benchmarks" / "results" / f"{table}.json"
+        return float(json.loads(path.read_text(encoding="utf-8"))["facts"][name])
+
+    page = (SITE / "book" / "speed.html").read_text(encoding="utf-8")
+    aims = page.partition("<table")[2].partition("</table>")[0]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", aims, flags=re.DOTALL)
+    verdicts = [re.sub(r"<[^>]+>|\s", "", cell).split(",") for cell in cells[2::3]]
+    assert {word for words in verdicts for word in words} <= {"yes", "no"}
+    reached = {True: "yes", False: "no"}
+    assert verdicts[0] == [reached[fact("training", "without tables, times") >= 15]]
+    assert verdicts[8][1] == reached[fact("pretrained", "InferenceModel, int4, share") >= 80]
+    assert verdicts[-1] == [reached[fact("imports", "a chapter's imports: times torch") <= 1.33]]

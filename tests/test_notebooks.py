@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in PATHS]
 CASES = ("08", "09")  # the notebooks of one case study count together
-TAGS = {"remove-cell", "hide-input", "nbval-ignore-output", "raises-exception"}
+TAGS = {"remove-cell", "hide-input", "nbval-ignore-output", "raises-exception",
+        "wide-figure"}
 LONGEST_LINE, LONGEST_CELL, LARGEST_FILE = 84, 18, 2_000_000
 COLLAPSED = {"jupyter": {"source_hidden": True, "outputs_hidden": True}, "cellView": "form"}
 

@@ -1,6 +1,7 @@
 """The book's own Sphinx extension: the table of run times, made from the recorded runs; tables and
-numbers of the benchmarks; exercises without numbers, which would count through the whole book; and
-the address of the repository, taken from _config.yml wherever a page writes {{ repository }}."""
+numbers of the benchmarks, and whether they reach an aim; exercises without numbers, which would
+count through the whole book; and the address of the repository, taken from _config.yml wherever a
+page writes {{ repository }}."""
 
 import json
 from pathlib import Path
@@ -61,21 +62,41 @@ class Benchmark(SphinxDirective):
         lines += ["", f"Measured with `{table['command']}` on {machine['cores']} cores "
                   f"({machine['processor']}, {machine['instructions']}), {threads}, Python "
                   f"{machine['python']}, {versions}. {table['note']}"]
-        return self.parse_text_to_nodes("\n".join(lines))
+        parsed = self.parse_text_to_nodes("\n".join(lines))
+        for node in parsed:
+            node["classes"].append("benchmark")  # smaller type: see book.css
+        return parsed
 
 
 class Measured(SphinxRole):
     """``{measured}`NAME: fact` ``: one number of benchmarks/results, as it was measured."""
 
     def run(self) -> tuple[list[nodes.Node], list]:
-        """Look the number up; an unknown one is an error of the page."""
-        name, _, fact = self.text.partition(": ")
+        """The number as text."""
+        return [nodes.inline("", self.fact(self.text))], []
+
+    def fact(self, text: str) -> str:
+        """Look a number up; an unknown one is an error of the page."""
+        name, _, fact = text.partition(": ")
         path = RESULTS / f"{name}.json"
         self.env.note_dependency(str(path))
         facts = json.loads(path.read_text(encoding="utf-8"))["facts"]
         if fact not in facts:
             raise ValueError(f"{self.env.docname}: no fact {fact!r} in {path.name}")
-        return [nodes.inline("", facts[fact])], []
+        return facts[fact]
+
+
+class Met(Measured):
+    """``{met}`NAME: fact >= 15` ``: "yes" or "no"; for <= as well, and beside another fact."""
+
+    def run(self) -> tuple[list[nodes.Node], list]:
+        """Compare, so that a new measurement changes the verdict too."""
+        sign = ">=" if ">=" in self.text else "<="
+        left, right = self.text.split(f" {sign} ")
+        value = float(self.fact(left))
+        aim = float(self.fact(right) if ": " in right else right)
+        met = value >= aim if sign == ">=" else value <= aim
+        return [nodes.inline("", "yes" if met else "no")], []
 
 
 class Exercise(ExerciseStartDirective):
@@ -99,6 +120,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("run-times", RunTimes)
     app.add_directive("benchmark", Benchmark)
     app.add_role("measured", Measured())
+    app.add_role("met", Met())
     app.add_directive("exercise-start", Exercise, override=True)
     app.connect("source-read", put_repository)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
