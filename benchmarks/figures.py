@@ -150,17 +150,16 @@ def generation(axes: Points) -> Figure:
 
 def bars(ax: Axes, values: dict[str, dict[str, float]], label: str) -> None:
     """Horizontal bars, `values[row][series]`, with their numbers; the first row stands on top."""
-    series = list(dict.fromkeys(name for row in values.values() for name in row))
-    height = 0.8 / len(series)
-    for i, name in enumerate(series):
-        places = [y + (i - (len(series) - 1) / 2) * height
-                  for y, row in enumerate(values.values()) if name in row]
-        lengths = [row[name] for row in values.values() if name in row]
-        drawn = ax.barh(places, lengths, height, color=(BLUE, LIGHT)[i], label=name)
-        ax.bar_label(drawn, [f"{x:.2f}" if x < 10 else f"{x:.1f}" for x in lengths],
-                     padding=2, fontsize=8)
-    ax.set_yticks(range(len(values)), list(values))
-    ax.set(xlabel=label, ylim=(len(values) - 0.4, -0.6))
+    series = {name: [row.get(name, np.nan) for row in values.values()]
+              for row in values.values() for name in row}
+    drawn = ax.grouped_bar(series, tick_labels=list(values), orientation="horizontal",
+                           group_spacing=0.5, colors=(BLUE, LIGHT))
+    for container, numbers in zip(drawn.bar_containers, series.values()):
+        ax.bar_label(container, ["" if np.isnan(x) else f"{x:.{2 if x < 10 else 1}f}"
+                                 for x in numbers], padding=2, fontsize=8)
+    ax.invert_yaxis()
+    ax.margins(y=0.02)
+    ax.set_xlabel(label)
     ax.grid(visible=False, axis="y")
 
 

@@ -20,6 +20,10 @@ def conditional_table(ids, vocab_size):
 
 
 def draw(p, u):
+    return min(searched(p, u), p.nonzero().max().item())
+
+
+def searched(p, u):
     return torch.searchsorted(p.cumsum(0), u, right=True).item()
 
 
@@ -82,6 +86,8 @@ CASES = [
     ("draw", lambda p, u: int(u * 5), "yours are"),
     ("draw", lambda p, u: torch.searchsorted(p.cumsum(0), u).item(), "u = 0 gives token 0"),
     ("draw", lambda p, u: draw(p, u if u == 0 else u - 1e-9), "u = 0.5 belongs to token 2"),
+    ("draw", searched, "rounding may leave the running sum"),
+    ("draw", lambda p, u: min(searched(p, u), len(p) - 1), "rounding may leave the running sum"),
     ("draw", lambda p, u: p, "expected one number"),
     ("log_probability", own_position, "at its own position"),
     ("log_probability", raw_logits, "raw logits"),

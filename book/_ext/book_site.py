@@ -90,7 +90,7 @@ class Met(Measured):
     """``{met}`NAME: fact >= 15` ``: "yes" or "no"; for <= as well, and beside another fact."""
 
     def run(self) -> tuple[list[nodes.Node], list]:
-        """Compare, so that a new measurement changes the verdict too."""
+        """Compare the number as it is shown: a new measurement changes the verdict too."""
         sign = ">=" if ">=" in self.text else "<="
         left, right = self.text.split(f" {sign} ")
         value = float(self.fact(left))

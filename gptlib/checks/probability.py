@@ -56,6 +56,10 @@ def check_draw(draw) -> None:
            "only equal to it (torch.searchsorted has right=True for that)")
     expect(_number(attempt(draw, p, 0.5)) == 2,
            "u = 0.5 belongs to token 2, whose part is [0.5, 0.7): parts own their left end")
+    short = torch.tensor([0.5, 0.5 - 1e-12, 0.0], dtype=torch.float64)
+    expect(_number(attempt(draw, short, 1 - 1e-15)) == 1,
+           "rounding may leave the running sum a little below u: then the token is the last one "
+           "whose probability is not 0, and yours is another")
 
 
 @exercise
