@@ -25,16 +25,16 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gptlib.checkpoint import load_checkpoint, model_path
-from gptlib.data import TokenDataset
-from gptlib.evaluation import evaluate_loss
-from gptlib.generation import generate
-from gptlib.inference import InferenceModel
-from gptlib.interop.huggingface import from_huggingface
-from gptlib.model import GPT
-from gptlib.runs import encode_documents, split_documents
+from gptlib.formats.checkpoint import load_checkpoint, model_path
+from gptlib.formats.huggingface import from_huggingface
+from gptlib.model.gpt import GPT
 from gptlib.runtime import setup
-from gptlib.sampling import sample
+from gptlib.text.datasets import TokenDataset
+from gptlib.training.evaluation import evaluate_loss
+from gptlib.training.runs import encode_documents, split_documents
+from gptlib.writing.generation import generate
+from gptlib.writing.inference import InferenceModel
+from gptlib.writing.sampling import sample
 
 SHAPES = {"4 x 128": (4, 4, 128), "6 x 384": (6, 6, 384)}  # layers, heads, width
 VOCABULARY, CONTEXT, PROMPT, NEW = 65, 256, 8, 240

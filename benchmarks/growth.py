@@ -25,17 +25,18 @@ from scipy.optimize import nnls
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gptlib.cache import KVCache
-from gptlib.config import GPTConfig, TrainConfig
-from gptlib.corpora import load_text
-from gptlib.data import TokenDataset, batches
-from gptlib.evaluation import evaluate_loss
-from gptlib.generation import Reader
-from gptlib.model import GPT
-from gptlib.optim import AdamW, parameter_groups
+from gptlib.model.cache import KVCache
+from gptlib.model.config import GPTConfig
+from gptlib.model.gpt import GPT
 from gptlib.runtime import mode, setup
-from gptlib.tokenizers import BPETokenizer
-from gptlib.training import train
+from gptlib.text.corpora import load_text
+from gptlib.text.datasets import TokenDataset, batches
+from gptlib.text.tokenizers import BPETokenizer
+from gptlib.training.config import TrainConfig
+from gptlib.training.evaluation import evaluate_loss
+from gptlib.training.loop import train
+from gptlib.training.optim import AdamW, parameter_groups
+from gptlib.writing.generation import Reader
 
 COMMAND = "python benchmarks/growth.py"
 ROUNDS = 5

@@ -20,16 +20,17 @@ LINES = {
     TORCH: "import torch",
     CHAPTER: """\
 from gptlib import plotting
-from gptlib.config import GPTConfig, TrainConfig
-from gptlib.corpora import documents
-from gptlib.data import TokenDataset, batches
-from gptlib.evaluation import evaluate_loss
-from gptlib.generation import generate
-from gptlib.model import GPT
-from gptlib.optim import AdamW, parameter_groups
+from gptlib.model.config import GPTConfig
+from gptlib.training.config import TrainConfig
+from gptlib.text.corpora import documents
+from gptlib.text.datasets import TokenDataset, batches
+from gptlib.training.evaluation import evaluate_loss
+from gptlib.writing.generation import generate
+from gptlib.model.gpt import GPT
+from gptlib.training.optim import AdamW, parameter_groups
 from gptlib.runtime import setup
-from gptlib.tokenizers import BPETokenizer, CharTokenizer
-from gptlib.training import train""",
+from gptlib.text.tokenizers import BPETokenizer, CharTokenizer
+from gptlib.training.loop import train""",
 }
 LINES[FIGURE] = f"{LINES[CHAPTER]}\nplotting.figure()"
 ROUNDS = 9

@@ -25,15 +25,16 @@ import measure
 import numpy as np
 import psutil
 
-from gptlib.config import GPTConfig, TrainConfig
-from gptlib.corpora import load_text
-from gptlib.data import TokenDataset, batches, write_tokens
-from gptlib.evaluation import evaluate_loss
-from gptlib.model import GPT
-from gptlib.optim import AdamW, parameter_groups
+from gptlib.model.config import GPTConfig
+from gptlib.model.gpt import GPT
 from gptlib.runtime import setup
-from gptlib.tokenizers import BPETokenizer
-from gptlib.training import train
+from gptlib.text.corpora import load_text
+from gptlib.text.datasets import TokenDataset, batches, write_tokens
+from gptlib.text.tokenizers import BPETokenizer
+from gptlib.training.config import TrainConfig
+from gptlib.training.evaluation import evaluate_loss
+from gptlib.training.loop import train
+from gptlib.training.optim import AdamW, parameter_groups
 
 MB = 1_000_000
 FILE, TEXT, FREE = 2_000 * MB, 100 * MB, 3_000 * MB  # bytes

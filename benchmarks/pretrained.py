@@ -18,13 +18,13 @@ import transformers
 from measure import ratio, take_turns, write
 from torch import Tensor, nn
 
-from gptlib.corpora import load_text, member_path
-from gptlib.data import TokenDataset
-from gptlib.evaluation import evaluate_loss
-from gptlib.generation import generate
-from gptlib.inference import GROUP, PACKED, Function, InferenceModel
-from gptlib.interop.gguf import load_gguf
+from gptlib.formats.gguf import load_gguf
 from gptlib.runtime import setup
+from gptlib.text.corpora import load_text, member_path
+from gptlib.text.datasets import TokenDataset
+from gptlib.training.evaluation import evaluate_loss
+from gptlib.writing.generation import generate
+from gptlib.writing.inference import GROUP, PACKED, Function, InferenceModel
 
 NEW, PROMPT = 32, "Once upon a time there was a little fox who"
 COMMAND = "python benchmarks/pretrained.py"

@@ -20,9 +20,9 @@ import measure
 import tiktoken
 import tokenizers as library
 
-from gptlib.bpe import SPLIT, split_parts
-from gptlib.corpora import load_text
-from gptlib.tokenizers import BPETokenizer
+from gptlib.text.bpe import SPLIT, split_parts
+from gptlib.text.corpora import load_text
+from gptlib.text.tokenizers import BPETokenizer
 
 VOCABULARY = 4096
 END = "<|endoftext|>"

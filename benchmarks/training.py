@@ -21,15 +21,16 @@ from measure import ratio, take_turns, write
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gptlib.config import GPTConfig, TrainConfig
-from gptlib.corpora import load_text
-from gptlib.data import TokenDataset, batches
-from gptlib.evaluation import evaluate_loss
-from gptlib.model import GPT, look_up
-from gptlib.optim import AdamW, Muon, parameter_groups
+from gptlib.model.config import GPTConfig
+from gptlib.model.gpt import GPT, look_up
 from gptlib.runtime import setup
-from gptlib.tokenizers import CharTokenizer
-from gptlib.training import train
+from gptlib.text.corpora import load_text
+from gptlib.text.datasets import TokenDataset, batches
+from gptlib.text.tokenizers import CharTokenizer
+from gptlib.training.config import TrainConfig
+from gptlib.training.evaluation import evaluate_loss
+from gptlib.training.loop import train
+from gptlib.training.optim import AdamW, Muon, parameter_groups
 
 CONTEXT, BATCH = 64, 12
 COMMAND = "python benchmarks/training.py"
@@ -213,16 +214,16 @@ def single_steps(data: TokenDataset, V: int) -> None:
         "plain loop, Transformers": lambda: plain_loop(
             lambda x: theirs(x, use_cache=False).logits, data, recipe.steps, theirs),
         "plain loop, x-transformers": lambda: plain_loop(other, data, recipe.steps),
-        "gptlib.training.train": lambda: loop(recipe.optimizer(ours)),
+        "gptlib.training.loop.train": lambda: loop(recipe.optimizer(ours)),
         "train, PyTorch's fused AdamW": lambda: loop(fused)}
     times, rows, facts = take_turns(competitors, rounds=7), [], {}
     for name, seconds in times.items():
-        gain = ratio(times, name, "gptlib.training.train")
+        gain = ratio(times, name, "gptlib.training.loop.train")
         rows.append([name, f"{statistics.median(seconds) / recipe.steps * 1e3:.1f}", f"{gain:.2f}"])
         facts[name] = f"{gain:.2f}"
     write("steps", command=COMMAND, rows=rows, facts=facts,
           packages=("transformers", "x-transformers"),
-          columns=["loop and model", "milliseconds a step", "times gptlib.training.train"])
+          columns=["loop and model", "milliseconds a step", "times gptlib.training.loop.train"])
 
 
 def plain_loop(model, data: TokenDataset, steps: int, module: nn.Module | None = None) -> None:

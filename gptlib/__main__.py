@@ -11,16 +11,16 @@ import torch
 import typer
 from tqdm import tqdm
 
-from gptlib import corpora as texts
-from gptlib import runs
-from gptlib.checkpoint import load_checkpoint, model_path, save_checkpoint
-from gptlib.generation import stream
-from gptlib.inference import InferenceModel
-from gptlib.interop.huggingface import to_huggingface
-from gptlib.model import GPT
-from gptlib.runs import RunConfig
+from gptlib.formats.checkpoint import load_checkpoint, model_path, save_checkpoint
+from gptlib.formats.huggingface import to_huggingface
+from gptlib.model.gpt import GPT
 from gptlib.runtime import best_device, process_group, rank, setup
-from gptlib.tokenizers import Tokenizer
+from gptlib.text import corpora as texts
+from gptlib.text.tokenizers import Tokenizer
+from gptlib.training import runs
+from gptlib.training.runs import RunConfig
+from gptlib.writing.generation import stream
+from gptlib.writing.inference import InferenceModel
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False,

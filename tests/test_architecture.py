@@ -1,6 +1,7 @@
-"""The house rules of gptlib: floors, sizes, documentation, and nothing that happens at import."""
+"""The house rules of gptlib: rooms, sizes, documentation, and nothing that happens at import."""
 
 import ast
+import graphlib
 import inspect
 import subprocess
 import sys
@@ -12,21 +13,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "gptlib"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION, LARGEST_PACKAGE = 350, 40, 6000
+SEVERAL = ("processes",)  # tests of several modules at once
 
-# A module imports only from lower floors. Modules of one row know nothing of each other.
-FLOORS = [
-    "config runtime",
-    "information sampling optim autograd coding bpe corpora_text plotting",
-    "corpora",
-    "tokenizers ngram cache stories",
-    "data attention",
-    "model",
-    "generation training evaluation activations checkpoint encoder_decoder inference",
-    "checks runs tuning",
-    "interop.huggingface interop.gguf",
-    "__main__",
-]
-FLOOR = {name: number for number, row in enumerate(FLOORS) for name in row.split()}
+# What a room may import beside modules of its own. Every room may use the modules at the door.
+DOOR = ("runtime", "plotting")
+ROOMS = {
+    "theory": "",
+    "text": "",
+    "model": "",
+    "writing": "model text theory",
+    "formats": "model text",
+    "training": "formats model text theory writing",
+    "checks": "formats model text theory training writing",
+}
 
 
 def module_name(path: Path) -> str:
@@ -52,12 +51,9 @@ def imported(path: Path) -> set[str]:
     return found - {"", module_name(path)}
 
 
-def floor(name: str) -> int:
-    """The floor of a module; modules of a package such as checks share the package's."""
-    for candidate in (name, name.split(".")[0]):
-        if candidate in FLOOR:
-            return FLOOR[candidate]
-    pytest.fail(f"gptlib.{name} has no floor: write it into the table FLOORS")
+def room_of(name: str) -> str:
+    """The room of a module: "model" for "model.gpt", "" for a module at the door."""
+    return name.split(".")[0] if name.split(".")[0] in ROOMS else ""
 
 
 def identify(path: Path) -> str:
@@ -65,20 +61,45 @@ def identify(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", FILES, ids=identify)
-def test_a_module_imports_only_from_lower_floors(path):
+def test_a_module_imports_only_what_its_room_may(path):
     name = module_name(path)
-    if name in ("", "interop"):
-        assert not imported(path), "the package itself exports its version, nothing else"
+    if name == "__main__":
+        assert not any(room_of(other) == "checks" for other in imported(path))
         return
+    room = room_of(name)
+    allowed = {*ROOMS.get(room, "").split(), room, ""} if room else {""}
     for other in imported(path):
-        own_package = name.startswith(f"{other}.")  # checks.tokenization may use checks
-        assert floor(other) < floor(name) or own_package, (
-            f"gptlib.{name} (floor {floor(name)}) imports gptlib.{other} (floor {floor(other)})")
+        assert room_of(other) in allowed, (
+            f"gptlib.{name} imports gptlib.{other}; the room {room or 'at the door'!r} may use "
+            f"{', '.join(sorted(allowed - {''})) or 'nothing of the house'}")
+        assert room_of(other) or other in DOOR, f"gptlib.{other} is no module at the door"
 
 
-def test_the_table_of_floors_names_only_modules_that_exist():
-    names = {module_name(path) for path in FILES}
-    assert set(FLOOR) <= names, f"not there: {sorted(set(FLOOR) - names)}"
+def test_every_module_stands_in_a_room_or_at_the_door():
+    names = {module_name(path) for path in FILES} - {"", "__main__"}
+    strangers = {name for name in names if not room_of(name)} - set(DOOR)
+    assert not strangers, f"put into a room: {sorted(strangers)}"
+    assert set(DOOR) | set(ROOMS) <= names, "the table names what does not exist"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    arrows = {module_name(path): imported(path) for path in FILES}
+    rooms: dict[str, set[str]] = {}
+    for name, others in arrows.items():
+        here = room_of(name) or name
+        rooms.setdefault(here, set()).update({room_of(o) or o for o in others} - {here})
+    for graph in (arrows, rooms):  # prepare() raises CycleError, which shows the circle
+        graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_the_tests_stand_in_the_same_rooms():
+    for path in (ROOT / "tests").glob("*/test_*.py"):
+        room = path.parent.name
+        assert room in {*ROOMS, "tools", "benchmarks"}, f"tests/{room} mirrors no room"
+        stem = path.stem.removeprefix("test_")
+        own = [file.stem for file in (PACKAGE / room).glob("*.py")] if room in ROOMS else []
+        if own and room != "checks" and stem not in SEVERAL:
+            assert any(stem == name or stem.startswith(f"{name}_") for name in own), path
 
 
 @pytest.mark.parametrize("path", FILES, ids=identify)

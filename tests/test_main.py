@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from gptlib import __main__
 from gptlib.__main__ import app
-from gptlib.checkpoint import load_checkpoint, save_checkpoint
-from gptlib.config import GPTConfig
-from gptlib.model import GPT
-from gptlib.tokenizers import BPETokenizer, ByteTokenizer
+from gptlib.formats.checkpoint import load_checkpoint, save_checkpoint
+from gptlib.model.config import GPTConfig
+from gptlib.model.gpt import GPT
+from gptlib.text.tokenizers import BPETokenizer, ByteTokenizer
 
 SMALL = ("--vocab-size 280 --context-length 16 --n-layer 1 --n-head 2 --n-embd 16 --batch-size 2 "
          "--dropout 0.1 --evaluate-every 1000 --checkpoint-every 1000").split()

@@ -13,10 +13,10 @@ import torch
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from gptlib.checkpoint import load_checkpoint, model_path
-from gptlib.generation import generate
+from gptlib.formats.checkpoint import load_checkpoint, model_path
 from gptlib.plotting import COLORS
 from gptlib.runtime import setup
+from gptlib.writing.generation import generate
 
 PICTURE = Path(__file__).resolve().parent.parent / "book" / "_static" / "cover.png"
 PROMPT = "Once upon a time"

@@ -19,7 +19,7 @@ import optuna
 import torch
 
 from gptlib.runtime import setup
-from gptlib.tuning import Trial, data, read_results, run, suggest
+from gptlib.training.tuning import Trial, data, read_results, run, suggest
 
 RESULTS = Path(__file__).resolve().parent.parent / "book" / "results" / "tuning.csv"
 SETTINGS = [field.name for field in fields(Trial)]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from gptlib.checks import attempt, close, exercise, expect
-from gptlib.config import GPTConfig
+from gptlib.model.config import GPTConfig
 
 
 @exercise

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from gptlib import attention
 from gptlib.checks import attempt, close, exercise, expect
+from gptlib.model import attention
 
 
 @exercise

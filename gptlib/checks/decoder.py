@@ -6,9 +6,9 @@ import math
 import torch
 
 from gptlib.checks import attempt, close, exercise, expect
-from gptlib.config import GPTConfig
-from gptlib.encoder_decoder import Decoder
-from gptlib.model import GPT
+from gptlib.model.config import GPTConfig
+from gptlib.model.encoder_decoder import Decoder
+from gptlib.model.gpt import GPT
 
 IGNORED = -100
 

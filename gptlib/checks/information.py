@@ -5,7 +5,7 @@ import math
 import torch
 
 from gptlib.checks import attempt, close, exercise, expect
-from gptlib.information import cross_entropy, entropy, kl_divergence
+from gptlib.theory.information import cross_entropy, entropy, kl_divergence
 
 _P = torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.double)
 _Q = torch.tensor([0.25, 0.25, 0.4, 0.1], dtype=torch.double)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from gptlib.autograd import Value
 from gptlib.checks import attempt, close, exercise, expect
+from gptlib.theory.autograd import Value
 
 
 @exercise

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, ItemsView, Iterator
 
-from gptlib.bpe import split_words
 from gptlib.checks import attempt, close, exercise, expect
-from gptlib.tokenizers import BPETokenizer, ByteTokenizer
+from gptlib.text.bpe import split_words
+from gptlib.text.tokenizers import BPETokenizer, ByteTokenizer
 
 
 @exercise

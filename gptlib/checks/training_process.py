@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gptlib.checks import attempt, close, exercise, expect
-from gptlib.training import next_token_loss
+from gptlib.training.loop import next_token_loss
 
 _IDS = torch.tensor([5, 2, 7, 1, 9, 4, 8, 3, 6, 0])
 

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from gptlib import corpora
 from gptlib.checks import attempt, close, exercise, expect
+from gptlib.text import corpora
 
 LABELS = ("negative", "positive")
 FRESH, NEEDED = 20, 13  # reviews that `check_classifier` asks about, right answers it wants

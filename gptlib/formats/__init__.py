@@ -1,0 +1,1 @@
+"""Models as files, of this book and of other programs."""

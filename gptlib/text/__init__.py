@@ -1,0 +1,1 @@
+"""From texts to ids: corpora, cleaning, tokenizers, windows of ids."""

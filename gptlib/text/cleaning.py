@@ -1,0 +1,170 @@
+"""From the raw files of `gptlib.text.corpora` to documents and records: pure functions."""
+
+import bz2
+import csv
+import io
+import json
+import re
+import string
+from collections.abc import Iterator
+
+# A heading starts the file or stands after at least two empty lines. What comes before the first
+# one (title page, dedication, extracts) is dropped.
+_CHAPTER = (r"(?:VOLUME [IV]+\n+)?(?: *CHAPTER|Chapter|Epilogue)\b[^\n]*"
+            r"(?:\n\n +Alice's Evidence)?")
+_TITLE = r"(?!CHAPTER|SCENE|ACT\b)[A-Z](?:[^a-z\n]| or )+"
+_HEADINGS = {
+    "bryant-stories": _TITLE,
+    "edgeworth-parents": _TITLE,
+    "burgess-busterbrown": r"[IVXL]+\n\n[A-Z][^a-z\n]+",
+    "carroll-alice": _CHAPTER,
+    "austen-emma": _CHAPTER,
+    "austen-persuasion": _CHAPTER,
+    "austen-sense": _CHAPTER,
+    "melville-moby_dick": _CHAPTER,
+    "chesterton-thursday": _CHAPTER,
+}
+_VERSE = ("blake-poems", "milton-paradise", "shakespeare-caesar", "shakespeare-hamlet",
+          "shakespeare-macbeth", "whitman-leaves")
+# Paragraphs that are not the story: chapter numbers inside one, [notes and captions], the end.
+_APPARATUS = re.compile(r"CHAPTER [IVX]+\.?|\*?\[.*\]|FINIS|Finis|THE END|[^A-Za-z]*", re.DOTALL)
+
+# Contact details and the few profanities of the chats: a conversation with one is left out.
+_UNWANTED = re.compile(
+    r"https?://|www\.|\S@\S+\.\S|\+?\d[\d \-().]{7,}\d|\b(?:f+u+c+k|sh[i1]t|bitch|cunt|nigg|fag"
+    r"|retard|whore|slut|porn|dick\b|pussy|asshole)", re.IGNORECASE)
+
+# Marks of the entries of a dictionary that a reader need not meet, in lower case.
+_UNKIND = ("offensive", " slur", "disparag", "derogat", "obscen", "vulgar", "taboo", "pornograph",
+           "sexual", " rape", " whor", "prostitut", "genocid", " nazi", "fuck", " shit", "bitch",
+           " cunt", " nigg", " slut", " fag", " dick", "pussy")
+
+
+def decode(content: bytes, where: str, encoding: str | None = None) -> str:
+    """Bytes to text with "\\n" as the only line end; ValueError says what is wrong with them."""
+    if not content.strip():
+        raise ValueError(f"{where} is empty; expected a text")
+    marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    encoding = encoding or ("utf-16" if marked else "utf-8-sig")
+    if b"\0" in content[:4096] and not encoding.lower().replace("_", "-").startswith("utf-"):
+        raise ValueError(f"{where} looks like a binary file (it holds zero bytes), not like text")
+    try:
+        text = content.decode(encoding)
+    except LookupError:
+        raise ValueError(f"unknown encoding {encoding!r}; expected a name such as 'utf-8', "
+                         "'latin-1', 'gb18030' or 'utf-16'") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not {encoding}: byte {error.start} is "
+                         f"0x{content[error.start]:02x}; name its encoding, say "
+                         "encoding='latin-1' or 'gb18030'") from None
+    if "\0" in text:
+        raise ValueError(f"{where} looks like a binary file (it holds zero bytes), not like text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def unwrap(text: str, verse: bool = False) -> str:
+    """Join hard-wrapped lines into paragraphs separated by one empty line.
+
+    A paragraph whose lines are all indented is verse or a letter's head and keeps its lines, as
+    does everything with `verse`. Marks of emphasis (_so_, =so=), notes in brackets and rows of
+    stars are dropped.
+    """
+    paragraphs = []
+    for block in re.split(r"\n\s*\n", re.sub("[_=]", "", text)):
+        if _APPARATUS.fullmatch(block.strip()):
+            continue
+        lines = [line for line in block.split("\n") if line.strip()]
+        keep = verse or (len(lines) > 1 and all(line.startswith("  ") for line in lines))
+        words = [" ".join(line.split()) for line in lines]
+        paragraphs.append(("\n" if keep else " ").join(words))
+    return "\n\n".join(paragraphs)
+
+
+def book(name: str, raw: str) -> list[str]:
+    """The stories or chapters of a Gutenberg book, each with its title as first paragraph."""
+    text = "\n".join(line.rstrip() for line in raw.split("\n"))
+    text = re.sub(r"\A\s*\[[^\]]*\]\s*|\x1a", "", text)  # the header: [Emma by Jane Austen 1816]
+    if name not in _HEADINGS:
+        return [unwrap(text, verse=name in _VERSE)]
+    pattern = re.compile(rf"(?:\A|\n\n\n+)({_HEADINGS[name]})\n(?=\n)")
+    pieces = pattern.split("\n\n\n" + text)
+    chapters = zip(pieces[1::2], pieces[2::2])
+    return [f"{_title(heading)}\n\n{body}" for heading, raw_body in chapters
+            if (body := unwrap(raw_body))]
+
+
+def _title(heading: str) -> str:
+    title = re.sub(r"^[IVXL]+\n", "", heading.strip()).strip(" \n.")
+    title = " ".join(title.split())
+    return string.capwords(title) if title.isupper() and "CHAPTER" not in title else title
+
+
+def play(raw: str) -> str:
+    """One play: "NAME:" and the speech below it; stage directions in brackets."""
+    text = re.sub(r"^\*\*(.+?)\*\* *$", r"\1:", raw, flags=re.MULTILINE)
+    text = re.sub(r"^#+ *", "", text, flags=re.MULTILINE)
+    text = re.sub(r"_([^_\n]+)_", r"[\1]", text)
+    lines = (" ".join(line.split()) for line in text.split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def conversations(raw: str, least_turns: int = 6) -> Iterator[str]:
+    """Chats of two students with at least `least_turns` turns, as lines "A: ..." and "B: ..."."""
+    for chat in json.loads(raw).values():
+        turns = [" ".join(" ".join(message["text"].split()) for message in turn)
+                 for turn in chat["messages"]]
+        turns = [turn for turn in turns if turn]
+        text = "\n".join(f"{'AB'[i % 2]}: {turn}" for i, turn in enumerate(turns))
+        if len(turns) >= least_turns and not _UNWANTED.search(text):
+            yield text
+
+
+def chinese_chapters(raw: str) -> Iterator[str]:
+    """Chapters as paragraphs separated by an empty line; ideographic spaces become plain ones."""
+    for chapter in json.loads(raw):
+        lines = (" ".join(line.split()) for line in chapter.split("\n"))
+        yield "\n\n".join(line for line in lines if line)
+
+
+def reviews(members: list[bytes]) -> Iterator[dict]:
+    """Film reviews of one line, marked fresh or rotten; summaries of plots are left out."""
+    table = io.StringIO(bz2.decompress(members[0]).decode("utf-8"), newline="")
+    for row in csv.DictReader(table):
+        if row["category"] != "plot":
+            yield {"text": " ".join(row["text"].split()), "label": row["category"],
+                   "movie": row["movie_name"]}
+
+
+def sentences(members: list[bytes]) -> Iterator[dict]:
+    """Chinese sentences in both scripts with their words, pinyin and English translation."""
+    for row in json.loads(members[0]):
+        yield {"chinese": row["chinese"], "traditional": row["traditional"],
+               "words": [token["word"] for token in row["tokens"]],
+               "pinyin": row["pinyin"], "english": row["translation"]["en"],
+               "level": row["hsk_level"], "topic": row["topic"]}
+
+
+def countries(members: list[bytes]) -> Iterator[dict]:
+    """Names and facts; a country for which one of them is missing is left out."""
+    fields = ("name", "capital", "region", "subregion", "demonym")
+    for member in members:
+        facts = json.loads(member)
+        if all(facts.get(field) for field in fields):
+            yield {field: facts[field] for field in fields}
+
+
+def wordnet(members: list[bytes]) -> Iterator[dict]:
+    """Sets of synonyms with their word class, a definition and examples; insults are left out."""
+    for word_class, member in zip(("adjective", "adverb", "noun", "verb"), members):
+        for line in member.decode("ascii").splitlines():
+            if line.startswith("  "):  # the head of the file: its licence
+                continue
+            entry, _, gloss = line.partition(" | ")
+            fields = entry.split()
+            words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]  # each is followed by a number
+            words = [re.sub(r"\(.*\)", "", word).replace("_", " ") for word in words]
+            everything = f" {' '.join(words)} {gloss}".lower()
+            if not any(mark in everything for mark in _UNKIND):
+                yield {"words": words, "word_class": word_class,
+                       "definition": re.split(r'; (?=")', gloss)[0].strip(),
+                       "examples": re.findall(r'"([^"]+)"', gloss)}

@@ -1,0 +1,97 @@
+"""The data of case 1: children's stories, cleaned, split by story, mixed for training.
+
+`python -m gptlib.text.stories FOLDER` writes the two files that `python -m gptlib train` reads:
+stories.txt (every story once; the command holds every tenth out) and mixture.txt (the training
+stories repeated, and five novels, all to learn from).
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptlib.text import corpora
+from gptlib.text.corpora import END, HELD_OUT
+
+# Left out by hand, with the reason. Titles as in `corpora.documents("stories")`.
+LEFT_OUT = {
+    "Eton Montem": "a play",
+    "Old Poz": "a play",
+    "The Story Of The Little Rid Hin": "verse in a written-out accent",
+    "The Story Of Epaminondas And His Auntie": "a caricature of Black people",
+    "The Little Merchants": "a caricature of a Jewish trader",
+}
+# How often a story of each book is seen for one reading of the novels. The three books told to
+# small children are what the model shall sound like, and they are small.
+REPEATS = {
+    "burgess-busterbrown": 4,
+    "edgeworth-parents": 2,
+    "carroll-alice": 3,
+    "bryant-stories": 4,
+}
+
+
+@dataclass(frozen=True)
+class Story:
+    """One story or chapter."""
+
+    book: str
+    title: str
+    text: str  # cleaned: without the title, in double quotation marks
+
+
+def clean(text: str) -> str:
+    """Straight double quotation marks for speech ('So!' becomes "So!"), apostrophes kept."""
+    text = re.sub(r"(?<![\w.,!?;:)'])'(?=[\w\"-])", '"', text)
+    return re.sub(r"(?<=[^\s'\"])'(?!\w)", '"', text)
+
+
+def stories() -> list[Story]:
+    """All stories of the four books in order, without those of `LEFT_OUT`."""
+    found = []
+    for book in REPEATS:
+        for document in corpora.documents(f"gutenberg/{book}"):
+            title, text = document.split("\n\n", 1)
+            if title not in LEFT_OUT:  # only Alice puts speech in single quotation marks
+                found.append(Story(book, title, clean(text) if "alice" in book else text))
+    return found
+
+
+def split(found: Sequence[Story]) -> tuple[list[Story], list[Story]]:
+    """(train, held out): every tenth story is held out, as `python -m gptlib train` does.
+
+    Whole stories, because windows of one story share its names, places and refrains.
+    """
+    held_out = [story for i, story in enumerate(found) if i % HELD_OUT == HELD_OUT - 1]
+    return [story for i, story in enumerate(found) if i % HELD_OUT != HELD_OUT - 1], held_out
+
+
+def novels() -> list[str]:
+    """The chapters of five novels without their headings: more English to learn from."""
+    return [document.split("\n\n", 1)[1] for document in corpora.documents("prose")]
+
+
+def mixture(train: Sequence[Story]) -> list[str]:
+    """What is read besides the stories themselves: their repetitions, then the novels."""
+    repeated = [story.text for turn in range(1, max(REPEATS.values()))
+                for story in train if turn < REPEATS[story.book]]
+    return repeated + novels()
+
+
+def write(folder: Path) -> None:
+    """Write stories.txt and mixture.txt, with <|endoftext|> between the documents."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = stories()
+    files = {"stories.txt": [story.text for story in found],
+             "mixture.txt": mixture(split(found)[0])}
+    for name, texts in files.items():
+        text = f"\n{END}\n".join(texts) + "\n"
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("expected one folder: python -m gptlib.text.stories runs/stories-data")
+    write(Path(sys.argv[1]))
+    print(f"written to {sys.argv[1]}: stories.txt and mixture.txt")

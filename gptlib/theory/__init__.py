@@ -1,0 +1,1 @@
+"""The mathematics of Part I, usable alone: derivatives, information, codes, counts."""

@@ -1,0 +1,1 @@
+"""From data to weights: the loop, optimizers, evaluation, whole runs."""

@@ -1,0 +1,1 @@
+"""From logits to text: choosing tokens, generating fast, judging what was written."""

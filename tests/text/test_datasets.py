@@ -1,0 +1,113 @@
+"""Token data sets: windows, splits and repeatable batches."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from gptlib.text.datasets import TokenDataset, batches
+
+
+class Letters:
+    """The smallest tokenizer: a is 0, b is 1, ..."""
+
+    def encode(self, text):
+        return [ord(letter) - ord("a") for letter in text]
+
+
+def take(count, *arguments, **options):
+    return list(itertools.islice(batches(*arguments, **options), count))
+
+
+def test_y_is_x_one_token_later():
+    dataset = TokenDataset.from_text("abcdefghij", Letters(), context_length=4)
+    x, y = next(batches(dataset, batch_size=5))
+    assert x.shape == y.shape == (5, 4)
+    assert x.dtype == y.dtype == torch.int64
+    # in this text every token is the one before plus one
+    assert torch.equal(y, x + 1)
+
+
+def test_batches_reach_every_window_about_equally_often_and_no_other():
+    dataset = TokenDataset(torch.arange(10), context_length=4)
+    assert len(dataset) == 6
+    starts = torch.cat([x[:, 0] for x, _ in take(600, dataset, 10)])
+    counts = torch.bincount(starts, minlength=6)
+    assert len(counts) == 6
+    # 6,000 draws, 1,000 expected each, standard deviation 29
+    assert counts.min() > 850 and counts.max() < 1150
+
+
+def test_a_batch_depends_on_seed_and_number_alone():
+    dataset = TokenDataset(torch.arange(500), context_length=8)
+    whole = take(7, dataset, 4, seed=3)
+    torch.rand(10), np.random.rand(10)  # other random numbers change nothing
+    resumed = take(3, dataset, 4, seed=3, start=4)
+    for (x, y), (x_again, y_again) in zip(whole[4:], resumed):
+        assert torch.equal(x, x_again) and torch.equal(y, y_again)
+    seeds_and_numbers = [x for seed in range(3) for x, _ in take(3, dataset, 4, seed=seed)]
+    assert len({tuple(x.flatten().tolist()) for x in seeds_and_numbers}) == 9
+
+
+def test_a_batch_is_a_copy():
+    ids = torch.arange(50)
+    x, y = next(batches(TokenDataset(ids, 8), 4))
+    x.fill_(-1), y.fill_(-1)
+    assert torch.equal(ids, torch.arange(50))
+
+
+def test_split_is_contiguous_without_overlap_or_loss():
+    dataset = TokenDataset(torch.arange(100), context_length=8)
+    train, val = dataset.split(0.9)
+    assert torch.equal(torch.cat([train.ids, val.ids]), dataset.ids)
+    assert len(train.ids) == 90
+    assert train.context_length == val.context_length == 8
+
+
+def test_ids_on_disk_are_read_window_by_window(tmp_path):
+    np.arange(1000, dtype=np.uint16).tofile(tmp_path / "ids.bin")
+    ids = np.memmap(tmp_path / "ids.bin", dtype=np.uint16, mode="r+")
+    x, y = next(batches(TokenDataset(ids, 8), 4))
+    assert x.dtype == torch.int64
+    assert torch.equal(y, x + 1)
+
+
+@pytest.mark.parametrize("length, fits", [(5, True), (4, False)])
+def test_the_shortest_text_has_one_window_and_the_token_after_it(length, fits):
+    if fits:
+        assert len(TokenDataset(list(range(length)), context_length=4)) == 1
+    else:
+        with pytest.raises(ValueError, match="got 4 ids for a context of 4; expected at least 5"):
+            TokenDataset(list(range(length)), context_length=4)
+
+
+@pytest.mark.parametrize("ids, message", [
+    (torch.tensor([1.0, 2.0, 3.0]), "float32; expected whole numbers"),
+    (torch.zeros(2, 9, dtype=torch.long), r"shape \(2, 9\); expected one sequence"),
+    (torch.tensor([], dtype=torch.long), "no ids"),
+    (torch.tensor([True, False, True]), "bool; expected whole numbers"),
+])
+def test_what_is_no_sequence_of_ids_is_refused(ids, message):
+    with pytest.raises(ValueError, match=message):
+        TokenDataset(ids, context_length=2)
+
+
+def test_an_empty_text_is_refused():
+    with pytest.raises(ValueError, match="the text is empty"):
+        TokenDataset.from_text("", Letters(), context_length=4)
+
+
+def test_a_split_that_leaves_a_side_too_short_is_refused():
+    dataset = TokenDataset(torch.arange(40), context_length=8)
+    with pytest.raises(ValueError, match="gives 36 and 4; expected at least 9 on both sides"):
+        dataset.split(0.9)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        dataset.split(1.0)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": 2, "seed": -1},
+                                     {"batch_size": 2, "start": -1}])
+def test_impossible_batches_are_refused_when_they_are_asked_for(options):
+    with pytest.raises(ValueError, match="expected"):
+        batches(TokenDataset(torch.arange(40), 8), **options)

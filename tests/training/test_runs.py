@@ -1,0 +1,124 @@
+import dataclasses
+import json
+import random
+
+import pytest
+import torch
+
+from gptlib.formats.checkpoint import load_checkpoint
+from gptlib.text.tokenizers import ByteTokenizer, CharTokenizer
+from gptlib.training import runs
+from gptlib.training.runs import RunConfig, encode_documents, split_documents
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+    """Twenty documents of small sentences."""
+    draw = random.Random(0)
+    names, acts = "Anna Ben Cora Dan Eve".split(), "runs walks sings sleeps jumps".split()
+    documents = [" ".join(f"{draw.choice(names)} {draw.choice(acts)}." for _ in range(25))
+                 for _ in range(20)]
+    file = tmp_path_factory.mktemp("text") / "tiny.txt"
+    file.write_text("<|endoftext|>".join(documents), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def config(text_file):
+    return RunConfig(corpus=(str(text_file),), vocab_size=280, context_length=16, n_layer=1,
+                     n_head=2, n_embd=16, dropout=0.2, batch_size=2, max_steps=24,
+                     evaluate_every=12, checkpoint_every=10)
+
+
+def entries(folder):
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"}
+            for line in lines]
+
+
+def weights(folder):
+    return load_checkpoint(folder)[0].state_dict()
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "tokenizer": "char"}])
+def test_a_run_that_was_cut_off_ends_like_one_that_was_not(config, tmp_path, changes):
+    config = dataclasses.replace(config, **changes)
+    assert [at.step.step for at in runs.run(config, tmp_path / "whole")] == list(range(1, 25))
+    for at in runs.run(config, tmp_path / "cut"):
+        if at.step.step == 17:  # the last checkpoint is that of step 10, the log goes to 12
+            break
+    assert runs.stored_config(tmp_path / "cut") == (config, 10)
+    steps = [at.step.step for at in runs.run(config, tmp_path / "cut", continued=True)]
+    assert steps == list(range(11, 25))
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert entries(tmp_path / "whole") == entries(tmp_path / "cut")
+
+
+def test_held_out_loss_is_logged_where_it_was_measured(config, tmp_path):
+    measured = {at.step.step: at.val_loss for at in runs.run(config, tmp_path / "a")
+                if at.val_loss is not None}
+    logged = {entry["step"]: entry["val_loss"] for entry in entries(tmp_path / "a")
+              if entry["val_loss"] is not None}
+    assert measured == logged and list(measured) == [12, 24]
+
+
+def test_a_torn_last_line_of_the_log_does_no_harm(config, tmp_path):
+    for _ in runs.run(dataclasses.replace(config, max_steps=10), tmp_path / "a"):
+        pass
+    before = entries(tmp_path / "a")
+    with open(tmp_path / "a" / "log.jsonl", "a", encoding="utf-8") as log:
+        log.write('{"step": 1')
+    for _ in runs.run(config, tmp_path / "a", continued=True):
+        pass
+    assert entries(tmp_path / "a")[:1] == before[:1]
+    assert [entry["step"] for entry in entries(tmp_path / "a")] == [10, 12, 20, 24]
+
+
+def test_a_folder_with_a_run_is_not_overwritten(config, tmp_path):
+    short = dataclasses.replace(config, max_steps=1)
+    list(runs.run(short, tmp_path / "a"))
+    with pytest.raises(ValueError, match="--resume"):
+        list(runs.run(short, tmp_path / "a"))
+
+
+def test_every_tenth_document_of_the_first_corpus_is_held_out(text_file, tmp_path):
+    train, held_out = split_documents([str(text_file)])
+    documents = text_file.read_text(encoding="utf-8").split("<|endoftext|>")
+    assert held_out == [documents[9], documents[19]]
+    assert train == [text for i, text in enumerate(documents) if i not in (9, 19)]
+
+
+def test_what_is_held_out_is_removed_from_the_other_corpora(text_file, tmp_path):
+    other = tmp_path / "other.txt"
+    documents = text_file.read_text(encoding="utf-8").split("<|endoftext|>")
+    other.write_text("<|endoftext|>".join([documents[9], "new " * 300]), encoding="utf-8")
+    train, held_out = split_documents([str(text_file), str(other)])
+    assert len(train) == 18 + 1 and not set(train) & set(held_out)
+
+
+def test_of_a_single_document_the_end_is_held_out(tmp_path):
+    file = tmp_path / "one.txt"
+    file.write_text("0123456789" * 200, encoding="utf-8")
+    train, held_out = split_documents([str(file)])
+    assert len(train[0]) == 1800 and len(held_out[0]) == 200 and train[0][-1] == "9"
+
+
+def test_documents_are_separated_by_the_end_of_text_token():
+    ids = encode_documents(["ab", "c"], ByteTokenizer(("<|endoftext|>",)))
+    assert ids.tolist() == [256, 97, 98, 256, 99, 256]
+    assert encode_documents(["ab", "c"], CharTokenizer("\nabc")).tolist() == [1, 2, 0, 0, 3]
+
+
+def test_minutes_become_a_number_of_steps(config):
+    few, many = runs.steps_in(0.001, config), runs.steps_in(1.0, config)
+    assert 1 <= few < many
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"corpus": ()}, "no corpus"), ({"tokenizer": "words"}, "bpe, byte, char"),
+    ({"block": "gpt5"}, "modern, gpt2"), ({"optimizer": "sgd"}, "muon, adamw"),
+    ({"evaluate_every": 0}, "evaluate_every"), ({"corpus": ("nowhere",)}, "neither a corpus")])
+def test_bad_settings_are_refused_by_name(config, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        list(runs.run(dataclasses.replace(config, **changes), tmp_path / "a"))
