@@ -16,7 +16,7 @@ LONGEST_FILE, LONGEST_FUNCTION, LARGEST_PACKAGE = 350, 40, 6000
 SEVERAL = ("processes",)  # tests of several modules at once
 
 # What a room may import beside modules of its own. Every room may use the modules at the door.
-DOOR = ("runtime", "plotting")
+DOOR = ("runtime", "plotting", "files")
 ROOMS = {
     "theory": "",
     "text": "",
