@@ -189,16 +189,21 @@ def read_header(file: str | Path) -> dict[str, TensorInfo]:
                                f" expected {_ITEM[dtype] * math.prod(shape):,}")
         tensors[name] = TensorInfo(dtype, shape)
         places.append((begin, end))
+    _require_filled(file, places, size - 8 - length)
+    return tensors
+
+
+def _require_filled(file: Path, places: list[tuple[int, int]], size: int) -> None:
+    """Raise a ValueError unless the tensors fill the `size` bytes behind the header, each once."""
     position = 0
     for begin, end in sorted(places):
         if begin != position:
             raise broken(file, f"a tensor begins at byte {begin:,}; expected {position:,}, where "
                                f"the one before it ends")
         position = end
-    if position != size - 8 - length:
-        raise broken(file, f"it holds {size - 8 - length:,} bytes of numbers; expected "
-                           f"{position:,}", "it was cut off, or something was added to it")
-    return tensors
+    if position != size:
+        raise broken(file, f"it holds {size:,} bytes of numbers; expected {position:,}",
+                     "it was cut off, or something was added to it")
 
 
 def _counts(entry: Fields, key: str, length: int | None = None) -> tuple[int, ...]:

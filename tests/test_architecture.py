@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "gptlib"
 FILES = sorted(PACKAGE.rglob("*.py"))
-LONGEST_FILE, LONGEST_FUNCTION, LARGEST_PACKAGE = 350, 40, 6000
+LONGEST_FILE, LONGEST_FUNCTION, LARGEST_PACKAGE = 350, 40, 8000
 SEVERAL = ("processes",)  # tests of several modules at once
 
 # What a room may import beside modules of its own. Every room may use the modules at the door.
