@@ -1,16 +1,22 @@
 """Checks of the exercises: each says "not attempted yet", "correct", or what the likely mistake is.
 
 A check is a function decorated with `exercise`. Its body tries the reader's answer and calls
-`expect(condition, message)`; the first condition that fails is the verdict. The reader sees one
-printed line; `check.judge(answer)` returns the same verdict for the tests.
+`expect(condition, message)`; the first condition that fails is the verdict. It names the likely
+mistakes first and ends with `expect_agreement`, which compares the answer with a reference on
+inputs of different shapes, so that no answer passes by chance. The reader sees one printed line;
+`check.judge(answer)` returns the same verdict for the tests.
 """
 
+import contextlib
 import functools
+import inspect
+import random
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -58,24 +64,61 @@ def attempt(answer: Callable, *inputs: Any, **options: Any) -> Any:
 
 
 def close(got: Any, expected: Any, tolerance: float = 1e-5) -> bool:
-    """Whether two numbers or tensors have the same shape and differ by at most `tolerance`."""
+    """Whether two results are the same, numbers up to `tolerance` (relative and absolute).
+
+    Numbers, tensors, arrays, and lists, tuples and dicts of them; what the reader returned may be
+    a list, a tuple, an array or a tensor, as long as the shape is right.
+    """
+    if isinstance(expected, dict):
+        return isinstance(got, dict) and got.keys() == expected.keys() and all(
+            close(got[key], expected[key], tolerance) for key in expected)
+    if isinstance(expected, list | tuple):
+        return not isinstance(got, str) and len(got) == len(expected) and all(
+            close(g, e, tolerance) for g, e in zip(got, expected))
+    if not isinstance(expected, int | float | complex | torch.Tensor | np.ndarray | np.generic):
+        return bool(got == expected)
     got, expected = torch.as_tensor(got).double(), torch.as_tensor(expected).double()
-    same_shape = got.shape == expected.shape
-    return same_shape and torch.allclose(got, expected, rtol=tolerance, atol=tolerance)
+    return got.shape == expected.shape and torch.allclose(got, expected, rtol=tolerance,
+                                                          atol=tolerance, equal_nan=True)
+
+
+def expect_agreement(answer: Callable, reference: Callable, cases: Iterable[tuple],
+                     tolerance: float = 1e-5) -> None:
+    """End the check unless the answer gives what `reference` gives for all cases.
+
+    A case is the tuple of inputs of one call. Choose cases of different shapes, and the corners:
+    nothing, one, repeated, unequal lengths.
+    """
+    for inputs in cases:
+        expected = reference(*(_copy(value) for value in inputs))
+        got = attempt(answer, *inputs)
+        called = ", ".join(_shown(value) for value in inputs)
+        expect(close(got, expected, tolerance),
+               f"wrong for ({called}): expected {_shown(expected)}, got {_shown(got)}")
 
 
 def exercise(check: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Turn a body of `attempt` and `expect` calls into a check that prints one verdict."""
+    """Turn a body of `expect` calls into a check that prints one verdict.
+
+    Whatever the answer is, the check ends with a verdict: what the body's lines cannot use has
+    another form than the task asks for, and the docstring's first sentence tells the task. The
+    states of all random generators are afterwards as they were before.
+    """
+    task = " ".join(inspect.getdoc(check).split("\n\n")[0].split())
 
     def judge(answer: Any) -> Verdict:
         try:
             if answer is None or answer is Ellipsis:
                 raise _NotAttempted("there is no answer in the cell")
-            check(answer)
+            with _random_states_kept():
+                check(answer)
         except _NotAttempted as reason:
             return Verdict("not attempted", f"not attempted yet: {reason}")
         except _Mistake as mistake:
             return Verdict("mistake", f"not yet: {mistake}")
+        except Exception as error:
+            return Verdict("mistake", f"not yet: your result has another form than the task asks "
+                                      f"for ({type(error).__name__}: {error}). The task: {task}")
         return Verdict("correct", "correct")
 
     @functools.wraps(check)
@@ -86,14 +129,54 @@ def exercise(check: Callable[[Any], None]) -> Callable[[Any], None]:
     return show
 
 
+@contextlib.contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """The same draws in every check, and none of them missing in the notebook afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
 def _copy(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.clone()
-    return list(value) if isinstance(value, list) else value
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return type(value)(map(_copy, value)) if type(value) in (list, tuple) else value
 
 
 def _same(before: Any, after: Any) -> bool:
-    if isinstance(before, torch.Tensor):
-        return before.shape == after.shape and torch.equal(
-            torch.nan_to_num(before), torch.nan_to_num(after))
-    return before == after if isinstance(before, list) else True
+    if isinstance(before, torch.Tensor | np.ndarray):
+        return type(before) is type(after) and before.shape == after.shape and bool(
+            ((before == after) | (before != before)).all())
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(_same(before[k], after[k]) for k in before)
+    if type(before) in (list, tuple):
+        return len(before) == len(after) and all(map(_same, before, after))
+    return True
+
+
+def _shown(value: Any) -> str:
+    """An input or a result for a message: small ones whole, large tensors by their shape."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        value = torch.as_tensor(value)
+        if value.numel() > 12:
+            return f"a tensor of shape {tuple(value.shape)}"
+        value = value.tolist()
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        inside = ", ".join(map(_shown, value))
+        text = f"[{inside}]" if isinstance(value, list) else f"({inside})"
+    else:
+        text = getattr(value, "__name__", None) or repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
