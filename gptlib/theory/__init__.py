@@ -1,1 +1,1 @@
-"""The mathematics of Part I, usable alone: derivatives, information, codes, counts."""
+"""The mathematics of Part I: derivatives, information, codes, counts; usable alone."""
