@@ -35,11 +35,13 @@ def attention_weights(q: torch.Tensor, k: torch.Tensor, causal: bool = True,
     softmax(q k' / sqrt(D)), with weight 0 for the future if `causal`, and wherever `mask`
     (booleans that broadcast to (.., T, S), such as those of padding) is False.
     """
-    scores = q @ _serve_groups(k, q).transpose(-2, -1) / math.sqrt(q.shape[-1])
+    keys = _at_least_float32(_serve_groups(k, q)).transpose(-2, -1)
+    scores = _at_least_float32(q) @ keys / math.sqrt(q.shape[-1])
     if causal:
         past = causal_mask(q.shape[-2], k.shape[-2], q.device)
         mask = past if mask is None else past & mask
-    return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
+    scores = scores if mask is None else scores.masked_fill(~mask, -math.inf)
+    return scores.softmax(-1).to(q.dtype)
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool = True,
@@ -76,12 +78,19 @@ def rms_norm(x: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
 
     Written out because, on a CPU, training through `F.rms_norm` takes twice as long.
     """
-    mean_square = (x * x).mean(-1, keepdim=True, dtype=torch.float32)
-    return x * (mean_square + eps).rsqrt().to(x.dtype)
+    wide = _at_least_float32(x)
+    mean_square = (wide * wide).mean(-1, keepdim=True)
+    return (wide * (mean_square + eps).rsqrt()).to(x.dtype)
+
+
+def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """x itself, or as float32 if its numbers have 16 bits: in float16 a square beyond 65,504 is
+    infinite, in bfloat16 a sum has two digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def rotary_angles(head_dim: int, context_length: int, base: float = 10_000.0) -> Rotation:
-    """Cosines and sines (context_length, D) of rotary positions (Su et al., 2021, RoFormer).
+    """Cosines and sines (context_length, D), float32, of rotary positions (Su et al., 2021).
 
     Feature i is paired with feature i + D/2; at position p the pair turns by p / base^(2i/D).
     """

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gptlib.model.attention import attention, attention_weights
+from gptlib.model.attention import attention, attention_weights, rms_norm
 from gptlib.model.config import GPTConfig
 from gptlib.model.gpt import GPT, Block, FeedForward, Norm, check_ids, initialise
 
@@ -34,20 +34,26 @@ def pad(sequences: Sequence[Sequence[int]], padding: int = 0) -> tuple[torch.Ten
 
 
 class Attention(nn.Module):
-    """Multi-head attention without a causal mask: x looks at a source, which may be x itself."""
+    """Multi-head attention without a causal mask: x looks at a source, which may be x itself.
+
+    `n_kv_head` and `qk_norm` of the configuration mean what they mean in `CausalSelfAttention`.
+    """
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        C, self.heads, self.dropout = config.n_embd, config.n_head, config.dropout
+        C, self.head_dim, self.dropout = config.n_embd, config.head_dim, config.dropout
+        self.qk_norm, self.eps = config.qk_norm, config.norm_eps
         self.query = nn.Linear(C, C, bias=config.bias)
-        self.key_value = nn.Linear(C, 2 * C, bias=config.bias)
+        self.key_value = nn.Linear(C, 2 * config.kv_heads * self.head_dim, bias=config.bias)
         self.output = nn.Linear(C, C, bias=config.bias)
 
     def project(self, x: torch.Tensor, source: torch.Tensor
                 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """x (B, T, C) to queries (B, H, T, D), source (B, S, C) to keys and values (B, H, S, D)."""
+        """x (B, T, C) to queries (B, H, T, D), source (B, S, C) to keys, values (B, H_kv, S, D)."""
         both = self.query(x), *self.key_value(source).chunk(2, dim=-1)
-        q, k, v = (z.unflatten(-1, (self.heads, -1)).transpose(1, 2) for z in both)
+        q, k, v = (z.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for z in both)
+        if self.qk_norm:
+            q, k = rms_norm(q, self.eps), rms_norm(k, self.eps)
         return q, k, v
 
     def weights(self, x: torch.Tensor, source: torch.Tensor,
@@ -106,11 +112,18 @@ class DecoderLayer(Block):
 
 
 class Encoder(nn.Module):
-    """ids (B, S) to one vector for each position, (B, S, C), which has seen both sides of it."""
+    """ids (B, S) to one vector for each position, (B, S, C), which has seen both sides of it.
+
+    ValueError for a configuration with rotary positions, or with an output layer of its own
+    (`tie_weights=False`): an encoder has no output layer.
+    """
 
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.config = _learned_positions(config)
+        if not config.tie_weights:
+            raise ValueError("tie_weights is False; expected True: an encoder has no output layer "
+                             "that could be one of its own")
         self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
         self.blocks = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layer))
@@ -132,7 +145,8 @@ class Encoder(nn.Module):
 
 class Decoder(GPT):
     """A GPT that also looks at a source. Padding of the target needs no mask: it stands on the
-    right, where the causal mask hides it, and the loss leaves it out."""
+    right, where the causal mask hides it, and the loss leaves it out. ValueError for a
+    configuration with rotary positions."""
 
     def __init__(self, config: GPTConfig):
         super().__init__(_learned_positions(config))

@@ -45,15 +45,15 @@ class Value:
 
     def __pow__(self, exponent: float) -> "Value":
         """self ** exponent for an exponent that is a constant."""
-        if isinstance(exponent, Value):
-            raise ValueError("the exponent is a Value; expected a constant: write a ** b with a "
-                             "variable b as (b * a.log()).exp()")
-        whole = float(exponent).is_integer()
-        if (self.data < 0 and not whole) or (self.data == 0 and exponent < 1 and exponent != 0):
-            raise ValueError(f"{self.data} ** {exponent} has no real value or no finite slope; "
-                             "expected a positive base")
-        slope = exponent * self.data ** (exponent - 1) if exponent != 0 else 0.0
-        return Value(self.data**exponent, (self,), (slope,))
+        try:
+            if self.data < 0 and not float(exponent).is_integer():
+                raise ArithmeticError("the value is complex")
+            slope = exponent * self.data ** (exponent - 1) if exponent != 0 else 0.0
+            return Value(self.data**exponent, (self,), (slope,))
+        except (ArithmeticError, TypeError):  # also: beyond the largest float, or 1 / 0
+            raise ValueError(f"{self.data} ** {exponent!r} has no finite real value or slope; "
+                             "expected a positive base, a less extreme exponent, and a constant: "
+                             "write a ** b with a variable b as (b * a.log()).exp()") from None
 
     def exp(self) -> "Value":
         """e to the power of this number."""

@@ -52,8 +52,9 @@ def decode(code: str, probabilities: Probabilities, length: int) -> list[int]:
 
 def _bounds(p: Tensor) -> list[int]:
     """V + 1 whole numbers from 0 to 2**32: the parts of the tokens, each at least 1 wide."""
+    tolerance = max(1e-4, torch.finfo(p.dtype).eps) if p.is_floating_point() else 1e-4
     p = p.detach().double().cpu()
-    if p.dim() != 1 or not (p >= 0).all() or not abs(p.sum().item() - 1) < 1e-4:
+    if p.dim() != 1 or not (p >= 0).all() or not abs(p.sum().item() - 1) < tolerance:
         raise ValueError(f"probabilities have shape {tuple(p.shape)} and sum to {p.sum():.6g}; "
                          "expected (V,), no value negative, with the sum 1")
     total, cumulative = 1 << _PRECISION, torch.cumsum(p / p.sum(), 0)

@@ -2,7 +2,7 @@
 
 Distributions are tensors of probabilities with any leading shape; the last dimension holds the
 outcomes. Joint distributions hold X in dimension -2 and Y in dimension -1. The unit is the bit;
-`base=math.e` gives nats. 0 log 0 is 0.
+`base=math.e` gives nats. 0 log 0 is 0. Sums run in float32 or wider, also for numbers of 16 bits.
 """
 
 import math
@@ -18,7 +18,7 @@ def entropy(p: Tensor, base: float = 2.0) -> Tensor:
 
     p: (..., outcomes) -> (...). ValueError if p is not a distribution.
     """
-    _check_distribution(p, "p")
+    p = _distribution(p, "p")
     return torch.special.entr(p).sum(-1) / math.log(base)
 
 
@@ -27,7 +27,7 @@ def cross_entropy(p: Tensor, q: Tensor, base: float = 2.0) -> Tensor:
 
     p, q: (..., outcomes) of one shape -> (...). Infinite where q rules out what p allows.
     """
-    _check_pair(p, q)
+    p, q = _pair(p, q)
     return -torch.xlogy(p, q).sum(-1) / math.log(base)
 
 
@@ -36,13 +36,13 @@ def kl_divergence(p: Tensor, q: Tensor, base: float = 2.0) -> Tensor:
 
     p, q: (..., outcomes) of one shape -> (...). Infinite where q rules out what p allows.
     """
-    _check_pair(p, q)
+    p, q = _pair(p, q)
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1) / math.log(base)
 
 
 def joint_entropy(joint: Tensor, base: float = 2.0) -> Tensor:
     """H(X, Y) of a joint distribution (..., X, Y) -> (...)."""
-    _check_joint(joint)
+    joint = _joint(joint)
     return torch.special.entr(joint).sum((-2, -1)) / math.log(base)
 
 
@@ -51,6 +51,7 @@ def conditional_entropy(joint: Tensor, base: float = 2.0) -> Tensor:
 
     joint: (..., X, Y) -> (...). For H(X | Y) pass `joint.transpose(-2, -1)`.
     """
+    joint = _joint(joint)
     return joint_entropy(joint, base) - entropy(joint.sum(-1), base)
 
 
@@ -59,7 +60,7 @@ def mutual_information(joint: Tensor, base: float = 2.0) -> Tensor:
 
     joint: (..., X, Y) -> (...).
     """
-    _check_joint(joint)
+    joint = _joint(joint)
     independent = joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)
     return kl_divergence(joint.flatten(-2), independent.flatten(-2), base)
 
@@ -67,9 +68,15 @@ def mutual_information(joint: Tensor, base: float = 2.0) -> Tensor:
 def perplexity(nats: float | Tensor) -> float | Tensor:
     """exp(nats): the number of equally likely tokens that would be as hard to predict.
 
-    nats: mean loss in nats per token, a number or a tensor of any shape.
+    nats: mean loss in nats per token, a number or a tensor of any shape. Infinite where the
+    result exceeds the largest float (from 709.8 nats on; for a tensor of float32 from 88.7 on).
     """
-    return torch.exp(nats) if isinstance(nats, Tensor) else math.exp(nats)
+    if isinstance(nats, Tensor):
+        return torch.exp(_wide(nats))
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
 
 
 def bits_per_byte(total_nats: float, num_bytes: int) -> float:
@@ -82,29 +89,41 @@ def bits_per_byte(total_nats: float, num_bytes: int) -> float:
     return total_nats / math.log(2) / num_bytes
 
 
-def _check_distribution(p: Tensor, name: str) -> None:
+def _wide(x: Tensor) -> Tensor:
+    """x itself, or as float32 if its numbers have 16 bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _distribution(p: Tensor, name: str) -> Tensor:
+    """p in float32 or wider; refuses what is no distribution.
+
+    Of numbers of 16 bits, 0.001 (float16) or 0.008 (bfloat16) may be missing in the sum, since each
+    is rounded that much; they are divided by it.
+    """
     if p.dim() == 0 or not p.is_floating_point():
         raise ValueError(f"{name} has shape {tuple(p.shape)} and type {p.dtype}; expected "
                          "probabilities as floats, with the outcomes in the last dimension")
     if not (p >= 0).all():  # written so that nan fails, too
         raise ValueError(f"{name} has a value of {p.min().item():.3g}; probabilities are 0 or more "
                          "(logits go through softmax first)")
-    sums = p.sum(-1).flatten()
-    worst = sums[(sums - 1).abs().argmax()].item()
-    if not abs(worst - 1) <= _TOLERANCE:
+    wide = _wide(p)
+    sums = wide.sum(-1, keepdim=True)
+    worst = sums.flatten()[(sums - 1).abs().argmax()].item()
+    if not abs(worst - 1) <= max(_TOLERANCE, torch.finfo(p.dtype).eps):
         raise ValueError(f"{name} sums to {worst:.6g} over its outcomes; expected 1 (divide counts "
                          "by their sum, pass logits through softmax)")
+    return p if wide is p else wide / sums
 
 
-def _check_pair(p: Tensor, q: Tensor) -> None:
+def _pair(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     if p.shape != q.shape:
         raise ValueError(f"p has shape {tuple(p.shape)} and q has shape {tuple(q.shape)}; expected "
                          "one shape (use expand to compare many with one)")
-    _check_distribution(p, "p")
-    _check_distribution(q, "q")
+    return _distribution(p, "p"), _distribution(q, "q")
 
 
-def _check_joint(joint: Tensor) -> None:
+def _joint(joint: Tensor) -> Tensor:
     if joint.dim() < 2:
         raise ValueError(f"joint has shape {tuple(joint.shape)}; expected (..., X, Y)")
-    _check_distribution(joint.flatten(-2), "joint")
+    flat = _distribution(joint.flatten(-2), "joint")
+    return joint if flat.dtype == joint.dtype else flat.view(joint.shape)

@@ -8,6 +8,7 @@ An n-gram model predicts a token from the n - 1 tokens before it. Smoothing:
               which counts after how many different tokens an n-gram came, not how often
 """
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -37,7 +38,7 @@ class NGram:
             raise ValueError(f"vocab_size is {vocab_size}; expected 1 or more")
         if smoothing not in SMOOTHINGS:
             raise ValueError(f"smoothing is {smoothing!r}; expected one of {', '.join(SMOOTHINGS)}")
-        if smoothing == "add-k" and not k > 0:
+        if smoothing == "add-k" and not 0 < k * vocab_size < math.inf:
             raise ValueError(f'k is {k}; expected a positive number (smoothing="none" is k = 0)')
         if discount is not None and not 0 < discount < 1:
             raise ValueError(f"discount is {discount}; expected a number between 0 and 1")

@@ -10,6 +10,7 @@ from torch.nn import functional
 from gptlib.runtime import device_of, mode
 from gptlib.text.datasets import PIECE, TokenDataset
 from gptlib.text.tokenizers import Tokenizer
+from gptlib.theory import information
 
 LanguageModel = Callable[[Tensor], Tensor]  # (B, T) ids -> (B, T, V) logits
 
@@ -52,7 +53,7 @@ def evaluate_loss(model: LanguageModel, dataset: TokenDataset, batch_size: int =
 
 def perplexity(model: LanguageModel, dataset: TokenDataset, batch_size: int = 32) -> float:
     """exp of the loss: among how many equally likely tokens the model hesitates, on average."""
-    return math.exp(evaluate_loss(model, dataset, batch_size))
+    return information.perplexity(evaluate_loss(model, dataset, batch_size))
 
 
 def bits_per_byte(model: LanguageModel, dataset: TokenDataset, tokenizer: Tokenizer,
@@ -135,7 +136,11 @@ def _text_size(dataset: TokenDataset, tokenizer: Tokenizer, characters: bool) ->
             text = tokenizer.token_bytes[token]
             # a character has one byte that is not a continuation byte (10xxxxxx) of UTF-8
             sizes[token] = sum(b & 0xC0 != 0x80 for b in text) if characters else len(text)
-    size = sum(int(sizes[ids.long()].sum()) for ids in dataset.ids[1:].split(PIECE))
+    try:
+        size = sum(int(sizes[ids.long()].sum()) for ids in dataset.ids[1:].split(PIECE))
+    except IndexError:
+        raise ValueError(f"the data hold ids beyond the {tokenizer.vocab_size} tokens of the "
+                         f"tokenizer; expected the one that they were encoded with") from None
     if size == 0:
         raise ValueError("the text holds special tokens only; expected some characters")
     return size

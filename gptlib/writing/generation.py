@@ -97,7 +97,8 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, *, max_new_t
     A character that spans several tokens is yielded when its last byte is there, never in halves.
     The model reads `start_tokens` before the prompt: the token that ends a document in training
     tells it that this is the beginning of a new one, not the middle of something. Stops at
-    `stop_tokens` (by default all special tokens of the tokenizer), which are not yielded. Between
+    `stop_tokens` (by default all special tokens of the tokenizer), which are not yielded. Ids that
+    the tokenizer lacks, as where a model has more rows than it has tokens, are never drawn. Between
     two pieces the model has the mode it had before, also when you stop reading.
     """
     ids = tokenizer.encode(prompt)  # empty stays empty: that is an error of the caller
@@ -105,13 +106,14 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, *, max_new_t
     ids = _check_prompt(model, ids, max_new_tokens)
     options = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     stops = tokenizer.special_tokens.values() if stop_tokens is None else stop_tokens
+    known = tokenizer.vocab_size
 
     def pieces(ids: Tensor) -> Iterator[str]:
         reader = Reader(model)
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for _ in range(max_new_tokens):
             with _reading(model):
-                new = _next(reader, ids, repetition_penalty, generator, options)
+                new = _next(reader, ids, repetition_penalty, generator, options, known)
             if new.item() in stops:
                 break
             ids = torch.cat((ids, new[:, None]), dim=1)
@@ -202,16 +204,17 @@ def speculative_generate(model: LanguageModel, draft: LanguageModel, prompt: Ten
                     break
                 kept += 1
             rest = p[kept] if kept == count else (p[kept] - q[kept]).clamp(min=0)
+            rest = rest if rest.any() else p[kept]  # where p and q differ by rounding alone
             ids = torch.cat((guess[:, :T + kept], draw(rest[None], generator)[None]), dim=1)
             proposed, accepted, calls = proposed + count, accepted + kept, calls + 1
     return Speculation(ids.clone(), proposed, accepted, calls)
 
 
 def _next(reader: Reader, ids: Tensor, penalty: float, generator: torch.Generator | None,
-          options: dict) -> Tensor:
-    """One new token for each row: (B, T) to (B,)."""
+          options: dict, known: int | None = None) -> Tensor:
+    """One new token for each row, of the first `known` of the vocabulary: (B, T) to (B,)."""
     logits = penalise_repetition(reader.read(ids)[:, -1], ids, penalty)
-    return sample(logits, generator=generator, **options)
+    return sample(logits[:, :known], generator=generator, **options)
 
 
 @contextlib.contextmanager

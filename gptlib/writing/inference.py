@@ -8,6 +8,7 @@ A fourth is for one token of one sequence on a CPU: there every operation is so 
 it costs most, and NumPy starts one in a fraction of PyTorch's time.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from gptlib.model.attention import attention, rms_norm, rotate
 from gptlib.model.cache import KVCache
-from gptlib.model.gpt import GPT, Norm, check_ids, look_up
+from gptlib.model.gpt import GPT, Block, Norm, check_ids, look_up
 
 LARGE = 2**17  # from so many weights on, a product with a few rows is turned round
 GROUP = 32  # weights that share a scale and a middle in int4, as in GGUF's Q4_1
@@ -51,33 +52,41 @@ class InferenceModel:
     "bfloat16": half of the bytes. "int8": a whole number from -127 to 127 for each weight and a
     scale for each row (absolute maximum: Dettmers et al., 2022, section 2). "int4": 0 to 15, with
     a scale and an offset for every 32 weights of a row; the output table in int8. All but the
-    first round what they multiply to bfloat16. The embeddings stay, and what happens to the model
-    later is not seen. ValueError for other `weights`, or widths that int4 cannot group.
+    first round what they multiply to bfloat16, and keep the embedding table in the model's type.
+    Sums are float32, whatever the model's type.
+
+    Everything is copied, so what happens to the model later is not seen; let go of it where memory
+    is short. ValueError for other `weights`, for widths that int4 cannot group, and for a subclass
+    of GPT, which may compute something else.
     """
 
     def __init__(self, model: GPT, weights: str = "float32"):
         if weights not in PACKED:
             raise ValueError(f"weights is {weights!r}; expected one of {', '.join(PACKED)}")
-        pack = PACKED[weights]
-        self.config, self.embedding = model.config, model.embedding
-        learned = model.config.position == "learned"
-        self.positions = model.position_embedding.weight.detach() if learned else None
-        self.angles = None if learned else (model.rotary_cos, model.rotary_sin)
-        table = model.embedding.weight.detach()
+        if type(model) is not GPT:
+            raise ValueError(f"got a {type(model).__name__}; expected a GPT itself: only its own "
+                             f"function is known here")
+        pack, learned = PACKED[weights], model.config.position == "learned"
+        self.config, self.embedding = model.config, copy.deepcopy(model.embedding)
+        if weights == "float32":
+            self.embedding.float()
+        self.positions = _own(model.position_embedding).weight.detach() if learned else None
+        self.angles = None if learned else tuple(
+            angles.to(torch.float32, copy=True) for angles in (model.rotary_cos, model.rotary_sin))
+        table = self.embedding.weight.detach()
         self.table = _array(table) if weights == "float32" else None  # None: NumPy is not used
         with torch.no_grad():
-            self.layers = [Layer(
-                _norm(block.norm1), pack(block.attention.qkv), pack(block.attention.output),
-                _norm(block.norm2), pack(block.feed_forward.up),
-                pack(block.feed_forward.gate) if model.config.activation == "swiglu" else None,
-                pack(block.feed_forward.down)) for block in model.blocks]
-            self.final_norm = _norm(model.final_norm)
+            self.layers = [_layer(_own(block), pack) for block in model.blocks]
+            final_norm = _own(model.final_norm)
+            self.final_norm, self.scale = _norm(final_norm), final_norm.weight.detach()
             last = model.embedding if model.config.tie_weights else model.output
+            shared = model.config.tie_weights and weights == "float32"  # one table for both ends
+            last = self.embedding if shared else _own(last)
             self.output = _int8(last) if weights == "int4" else pack(last)
 
     def parameters(self) -> Iterator[Tensor]:
-        """The embedding table: it tells where the model lies, and in which precision it adds."""
-        return iter((self.embedding.weight.detach(),))
+        """The last norm's weight: it tells where the model lies, and that sums are float32."""
+        return iter((self.scale,))
 
     def __call__(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """ids (B, T) int64 to logits (B, T, V). With a cache, ids continue what it holds."""
@@ -91,7 +100,7 @@ class InferenceModel:
 
     def _read(self, ids: Tensor, cache: KVCache | None) -> Tensor:
         (B, T), start = ids.shape, 0 if cache is None else cache.length
-        x = look_up(self.embedding, ids)
+        x = look_up(self.embedding, ids).float()
         if self.positions is not None:
             x = x + self.positions[start:start + T]
         rotation = self.angles and tuple(table[start:start + T] for table in self.angles)
@@ -178,6 +187,19 @@ class InferenceModel:
         if self.config.activation == "gelu":
             return F.gelu(hidden, approximate="tanh")
         return hidden.relu().square()
+
+
+def _own(module: nn.Module) -> nn.Module:
+    """A copy in float32. It is made of one block at a time: beside packed weights there is then
+    never more of the model than that."""
+    return copy.deepcopy(module).float()
+
+
+def _layer(block: Block, pack: Callable[[nn.Linear], Function]) -> Layer:
+    attention, network = block.attention, block.feed_forward
+    gate = pack(network.gate) if network.activation == "swiglu" else None
+    return Layer(_norm(block.norm1), pack(attention.qkv), pack(attention.output),
+                 _norm(block.norm2), pack(network.up), gate, pack(network.down))
 
 
 def _norm(norm: Norm) -> Function:

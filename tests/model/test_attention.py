@@ -116,6 +116,37 @@ def test_rms_norm_is_torchs():
     assert rms_norm(x.bfloat16()).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])  # 1e4 squared is beyond float16
+def test_rms_norm_of_16_bit_numbers_is_exact_to_their_rounding(dtype, scale):
+    x = (torch.randn(5, 64) * scale).to(dtype)
+    exact = rms_norm(x.double(), eps=1e-14)
+    assert rms_norm(x, eps=1e-14).dtype == dtype
+    torch.testing.assert_close(rms_norm(x, eps=1e-14).double(), exact, atol=0,
+                               rtol=torch.finfo(dtype).eps)
+
+
+def test_rms_norm_keeps_float64_and_its_float32_bits_are_pinned():
+    x = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    by_hand = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(rms_norm(x), by_hand, rtol=1e-14, atol=0)
+    assert torch.autograd.gradcheck(rms_norm, x)
+    single = x.detach().float()  # stored outputs and weights depend on these very bits
+    scale = ((single * single).mean(-1, keepdim=True) + 1e-5).rsqrt()
+    assert torch.equal(rms_norm(single), single * scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_written_out_attention_bears_scores_beyond_the_largest_float16(dtype):
+    q = k = torch.randn(1, 2, 5, 64).mul(60).to(dtype)
+    v = torch.randn(1, 2, 5, 64).to(dtype)
+    assert (q.float() @ k.float().mT).max() > 65504
+    weights = attention_weights(q, k)
+    assert weights.dtype == dtype and weights.isfinite().all()
+    written, fused = (attention(q, k, v, fused=fused) for fused in (False, True))
+    torch.testing.assert_close(written, fused, atol=0.02, rtol=0.02)
+
+
 def test_rotation_by_hand():
     rotation = rotary_angles(head_dim=4, context_length=3, base=100.0)
     x = torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(3, 4)

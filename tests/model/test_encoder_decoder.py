@@ -1,11 +1,13 @@
 """The encoder and the decoder: equal to PyTorch's layers, blind to padding and to the future."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gptlib.model.attention import attention, attention_weights
+from gptlib.model.attention import attention, attention_weights, rms_norm
 from gptlib.model.config import GPTConfig
 from gptlib.model.encoder_decoder import (
     Attention,
@@ -160,6 +162,67 @@ def test_weights_are_those_that_the_layer_uses():
     _, _, v = module.project(x, source)
     by_hand = module.output((weights @ v).transpose(1, 2).flatten(2))
     torch.testing.assert_close(module(x, source, REAL), by_hand)
+
+
+@torch.no_grad()
+def test_heads_that_share_keys_are_full_heads_with_repeated_weights():
+    shared = shaken(Attention(dataclasses.replace(CONFIG, n_head=4, n_kv_head=2)))
+    full = Attention(dataclasses.replace(CONFIG, n_head=4)).eval()
+    full.query.load_state_dict(shared.query.state_dict())
+    full.output.load_state_dict(shared.output.state_dict())
+    for ours, theirs in zip(shared.key_value.parameters(), full.key_value.parameters()):
+        heads = ours.unflatten(0, (2, 2, C // 4))  # keys and values, two heads, each C / 4 wide
+        theirs.copy_(heads.repeat_interleave(2, dim=1).flatten(0, 2))
+    x, source = torch.randn(3, 4, C), torch.randn(3, 5, C)
+    torch.testing.assert_close(shared(x, source, REAL), full(x, source, REAL))
+    torch.testing.assert_close(shared.weights(x, source), full.weights(x, source))
+
+
+def test_queries_and_keys_are_normalised_where_the_configuration_says_so():
+    plain = shaken(Attention(CONFIG))
+    normed = shaken(Attention(dataclasses.replace(CONFIG, qk_norm=True)))
+    x, source = torch.randn(3, 4, C), torch.randn(3, 5, C)
+    q, k, v = plain.project(x, source)
+    expected = rms_norm(q), rms_norm(k), v
+    for ours, theirs in zip(normed.project(x, source), expected):
+        torch.testing.assert_close(ours, theirs)
+
+
+CHANGES = dict(vocab_size=12, context_length=8, n_layer=3, n_head=4, n_embd=16, n_kv_head=1,
+               mlp_hidden=5, position="rope", norm="rmsnorm", norm_eps=1.0, activation="swiglu",
+               qk_norm=True, bias=False, tie_weights=False, zero_init=True, dropout=0.5)
+MEANINGLESS = {"rope_base"}  # of learned positions, for a GPT as well
+
+
+def fingerprint(kind: type[nn.Module], config: GPTConfig) -> list[torch.Tensor]:
+    """First weights, and what the module in training mode makes of ids once it is shaken."""
+    torch.manual_seed(0)
+    module = kind(config)
+    first = [parameter.detach().clone() for parameter in module.parameters()]
+    shaken(module).train()
+    source = () if kind is Encoder else (torch.randn(2, 3, config.n_embd),)
+    return [*first, module(torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]]), *source)]
+
+
+@pytest.mark.parametrize("kind", [Encoder, Decoder])
+@pytest.mark.parametrize("name", sorted({f.name for f in dataclasses.fields(GPTConfig)}
+                                        - MEANINGLESS))
+def test_every_field_of_the_configuration_is_obeyed_or_refused_by_name(kind, name):
+    before = fingerprint(kind, CONFIG)
+    try:
+        after = fingerprint(kind, dataclasses.replace(CONFIG, **{name: CHANGES[name]}))
+    except ValueError as error:
+        assert name in str(error)
+        return
+    assert len(before) != len(after) or any(a.shape != b.shape or not torch.equal(a, b)
+                                            for a, b in zip(before, after))
+
+
+def test_an_encoder_without_tied_weights_is_refused_since_it_has_no_output_layer():
+    untied = dataclasses.replace(CONFIG, tie_weights=False)
+    with pytest.raises(ValueError, match="tie_weights is False; .*no output layer"):
+        Encoder(untied)
+    assert Decoder(untied).output.weight.shape == (11, C)
 
 
 @pytest.mark.parametrize("causal", [True, False])

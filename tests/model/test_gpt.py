@@ -1,5 +1,6 @@
 """GPT for every field of its configuration: sizes, causality, the cache, errors."""
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -217,6 +218,18 @@ def test_bfloat16_and_float64_models_run():
             cache = KVCache(config, dtype=dtype)
             assert model(torch.tensor([[1, 2, 3]]), cache=cache).dtype == dtype
             assert model(torch.tensor([[4]]), cache=cache).shape == (1, 1, 23)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_float16_model_with_large_vectors_predicts_what_its_float64_copy_predicts(name):
+    model = random_gpt(CONFIGS[name])
+    model.embedding.weight.data *= 3000  # their squares are beyond float16
+    if model.config.tie_weights:  # the logits would be, too: the last norm takes it back
+        model.final_norm.weight.data /= 3000
+    half, ids = copy.deepcopy(model).half(), torch.randint(23, (2, 10))
+    expected = copy.deepcopy(half).double()(ids).softmax(-1)
+    torch.testing.assert_close(half(ids).double().softmax(-1), expected, atol=0.02, rtol=0)
+    assert expected.std(-1).mean() > 0.02  # far from uniform, as zeros everywhere would be
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -148,6 +148,10 @@ def test_numbers_may_stand_on_either_side():
     (lambda: Value(0.0) ** -1, "positive base"),
     (lambda: Value(2.0) ** Value(3.0), "constant"),
     (lambda: Value(1e3).exp(), "overflows"),
+    (lambda: Value(1e200) ** 2, r"1e\+200 \*\* 2 has no finite real value"),
+    (lambda: Value(1e-200) ** -2, "less extreme"),
+    (lambda: Value(1e-320) ** 0.01, "or slope"),  # 0.0006, but the slope exceeds all floats
+    (lambda: Value(2.0) ** "2", "'2'"),
 ])
 def test_mistakes_are_told_with_what_was_got(make, message):
     with pytest.raises(ValueError, match=message):

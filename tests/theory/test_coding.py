@@ -75,6 +75,15 @@ def test_decoding_with_another_model_gives_another_text():
     assert decode(code, constant(0.5, 0.3, 0.2), len(ids)) != ids
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_of_16_bits_are_codes_too(dtype):
+    table = (4 * torch.randn(6, 500)).softmax(-1).to(dtype)
+    assert ((table.double().sum(-1) - 1).abs() > 1e-4).any()  # rounded, they do not sum to 1
+    ids = [3, 499, 0, 17, 250, 3]
+    code = encode(ids, lambda prefix: table[len(prefix)])
+    assert decode(code, lambda prefix: table[len(prefix)], len(ids)) == ids
+
+
 def test_what_cannot_be_coded_is_refused():
     with pytest.raises(ValueError, match="id 2 is outside the model's 2 tokens"):
         encode([0, 2], constant(0.5, 0.5))

@@ -111,6 +111,33 @@ def test_perplexity_of_a_uniform_choice_is_the_number_of_choices():
     torch.testing.assert_close(perplexity(losses), torch.tensor([1.0, 2.0]))
 
 
+def test_perplexity_beyond_the_largest_float_is_infinite_as_torch_says():
+    for nats in (1000.0, 710.0, 1e308, math.inf):
+        assert perplexity(nats) == math.inf
+        assert perplexity(torch.tensor(nats)).item() == math.inf
+    assert perplexity(709.0) == pytest.approx(8.2184e307)
+    assert math.isnan(perplexity(math.nan))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_perplexity_beyond_float16_comes_from_a_loss_of_16_bits(dtype):
+    assert perplexity(torch.tensor(12.0, dtype=dtype)).item() == pytest.approx(math.exp(12))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_distributions_of_16_bits_are_accepted_and_summed_in_float32(dtype):
+    p, q = (4 * torch.randn(2, 8, 60, 50)).flatten(2).softmax(-1).to(dtype).view(2, 8, 60, 50)
+    measures = [lambda p, q: entropy(p.flatten(1)), lambda p, q: joint_entropy(p),
+                lambda p, q: cross_entropy(p.flatten(1), q.flatten(1)),
+                lambda p, q: kl_divergence(p.flatten(1), q.flatten(1)),
+                lambda p, q: conditional_entropy(p), lambda p, q: mutual_information(p)]
+    wide = [x.double() / x.double().sum((-2, -1), keepdim=True) for x in (p, q)]
+    for measure in measures:
+        torch.testing.assert_close(measure(p, q).double(), measure(*wide), atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="sums to 1.0[12]"):
+        entropy(torch.tensor([0.5, 0.52], dtype=dtype))
+
+
 def test_bits_per_byte_of_a_uniform_byte_is_eight():
     assert bits_per_byte(1000 * math.log(256), 1000) == pytest.approx(8)
     with pytest.raises(ValueError, match="num_bytes is 0"):

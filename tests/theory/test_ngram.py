@@ -1,3 +1,4 @@
+import math
 import time
 from collections import Counter, defaultdict
 
@@ -166,6 +167,9 @@ def test_counting_a_long_text_takes_about_a_second_for_each_order():
     (lambda: NGram(2, 0), "vocab_size is 0"),
     (lambda: NGram(2, 4, "laplace"), "smoothing is 'laplace'; expected one of none, add-k"),
     (lambda: NGram(2, 4, "add-k", k=0), "k is 0"),
+    (lambda: NGram(2, 4, "add-k", k=math.nan), "k is nan"),
+    (lambda: NGram(2, 4, "add-k", k=math.inf), "k is inf"),
+    (lambda: NGram(2, 4, "add-k", k=1e308), "k is 1e[+]308"),  # four of them are infinite
     (lambda: NGram(2, 4, discount=1.0), "discount is 1.0"),
     (lambda: NGram(3, 4).fit([0, 1]), "at least 3 tokens"),
     (lambda: NGram(2, 4).fit([0, 4, 1]), "id 4 is outside the vocabulary of 4 tokens"),

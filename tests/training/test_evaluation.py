@@ -111,6 +111,27 @@ def test_a_uniform_model_hesitates_among_all_tokens():
     assert perplexity(uniform(7), dataset) == pytest.approx(7, abs=1e-5)
 
 
+def test_a_model_that_rules_out_what_comes_has_an_infinite_perplexity():
+    def model(ids):  # sure of token 0, which never comes: 2,000 nats a token
+        return torch.tensor([2000.0, 0.0]).expand(*ids.shape, 2)
+
+    assert perplexity(model, TokenDataset(torch.ones(20, dtype=torch.long), 8)) == math.inf
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_of_16_bits_is_evaluated_in_float32(dtype):
+    dataset = TokenDataset(torch.randint(7, (5000,)), 8)
+    exact, half = Dropped(), Dropped().to(dtype)
+    losses = token_losses(half, dataset)
+    assert losses.dtype == torch.float32 and len(losses.unique()) > 40  # 49 pairs of tokens
+    assert evaluate_loss(half, dataset) == pytest.approx(evaluate_loss(exact, dataset), abs=2e-3)
+
+
+def test_ids_that_the_tokenizer_lacks_are_named():
+    with pytest.raises(ValueError, match="ids beyond the 5 tokens of the tokenizer"):
+        bits_per_byte(uniform(9), TokenDataset([0, 1, 8, 0, 0], 4), Pieces())
+
+
 def test_bits_are_divided_by_the_text_of_the_predicted_tokens():
     # "the " is not predicted; then a, é (two tokens), <end>, "the ", 9 times "a"
     ids = torch.tensor([1, 0, 2, 3, 4, 1] + [0] * 9)

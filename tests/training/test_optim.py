@@ -104,7 +104,9 @@ def test_a_closure_is_evaluated_and_its_loss_returned():
 
 
 @pytest.mark.parametrize("options", [
-    {"lr": -0.1}, {"eps": -1.0}, {"weight_decay": -0.1}, {"betas": (0.9, 1.0)}])
+    {"lr": -0.1}, {"eps": -1.0}, {"weight_decay": -0.1}, {"betas": (0.9, 1.0)},
+    {"lr": float("nan")}, {"lr": float("inf")}, {"eps": float("nan")},
+    {"weight_decay": float("nan")}, {"betas": (float("nan"), 0.9)}])
 def test_impossible_settings_are_refused_by_name(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         optim.AdamW(_parameters([(2,)]), **options)

@@ -7,6 +7,7 @@ import torch
 from gptlib.model.config import GPTConfig
 from gptlib.model.gpt import GPT
 from gptlib.text.tokenizers import ByteTokenizer
+from gptlib.writing import generation
 from gptlib.writing.generation import beam_search, generate, speculative_generate, stream
 
 SHAPE = dict(vocab_size=19, context_length=12, n_layer=2, n_head=2, n_embd=16)
@@ -228,6 +229,23 @@ def test_stream_reads_start_tokens_before_the_prompt_and_does_not_yield_them():
         stream(model, tokenizer, "", start_tokens=[256])
 
 
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"top_k": 3}, {"top_p": 1e-9}, {}])
+def test_stream_never_draws_an_id_that_the_tokenizer_lacks(options):
+    tokenizer = ByteTokenizer(["<|endoftext|>"])  # ids 0 to 256; the model has 300 rows
+
+    def model(ids):
+        logits = torch.full((*ids.shape, 300), -20.0)
+        logits[..., ord("a"):ord("d")] = 1.0
+        logits[..., 257:] = 9.0  # rows that were never trained can be anything
+        return logits
+
+    text = "".join(stream(model, tokenizer, "x", max_new_tokens=20, generator=seeded(),
+                          start_tokens=[299], repetition_penalty=1.1, **options))
+    assert len(text) == 20 and set(text) <= set("abc")
+    ids = generate(model, torch.tensor([1]), max_new_tokens=5, temperature=0)
+    assert (ids[0, 1:] >= 257).all()  # without a tokenizer nobody knows that they mean nothing
+
+
 def test_stream_leaves_the_model_as_it_was_between_two_pieces():
     model = small_gpt(vocab_size=256).train()
     pieces = stream(model, ByteTokenizer(), "ab", max_new_tokens=30)
@@ -328,6 +346,20 @@ def test_a_draft_that_is_always_wrong_costs_a_pass_for_each_token():
                                   generator=seeded())
     assert result.ids.tolist() == [[0, 1, 2, 0, 1, 2, 0]]
     assert result.accepted == 0 and result.model_calls == 6
+
+
+def test_speculation_draws_a_possible_token_where_model_and_draft_differ_by_rounding(monkeypatch):
+    """The model's p is a hair below the draft's q, and nowhere above: p - q has nothing left."""
+    p, q = torch.tensor([[0.0, 0.5, 0.49999997]]), torch.tensor([[0.0, 0.5, 0.5]])
+    tables = iter([q, p.expand(2, -1), p])
+    monkeypatch.setattr(generation, "probabilities", lambda *_, **__: next(tables))
+
+    def rand(*shape, dtype=torch.float32, **_):  # proposes the last token, then refuses it
+        return torch.tensor(1 - 2**-24) if shape == ((),) else torch.zeros(shape, dtype=dtype)
+
+    monkeypatch.setattr(torch, "rand", rand)
+    result = speculative_generate(CHAIN, DRAFT, torch.tensor([0]), max_new_tokens=2)
+    assert result.accepted == 0 and 0 not in result.ids[0, 1:]
 
 
 def test_beam_search_and_speculation_take_one_prompt():

@@ -1,5 +1,6 @@
 """InferenceModel: the GPT's own function, faster; with rounded weights, close to it."""
 
+import copy
 import gc
 import weakref
 
@@ -9,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gptlib.model.cache import KVCache
 from gptlib.model.config import GPTConfig
+from gptlib.model.encoder_decoder import Decoder
 from gptlib.model.gpt import GPT
 from gptlib.writing.generation import generate
 from gptlib.writing.inference import InferenceModel
@@ -157,6 +159,65 @@ def test_no_gradient_flows_and_the_model_is_not_touched(model, weights):
     assert not logits.requires_grad
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.is_contiguous() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8", "int4"])
+def test_what_happens_to_the_model_later_is_not_seen(model, weights, dtype):
+    """Whoever trains on while an InferenceModel writes must not get half of both."""
+    model.to(dtype)
+    ids, fast = some_ids(model, B=1), InferenceModel(model, weights)
+
+    def logits():
+        cache = KVCache(model.config)
+        parts = fast(ids), fast(ids[:, :9], cache=cache), fast(ids[:, 9:10], cache=cache)
+        return torch.cat(parts, dim=1)
+
+    before, first = logits(), model(ids)
+    first.float().logsumexp(-1).sum().backward()
+    torch.optim.SGD(model.parameters(), lr=0.5).step()
+    for buffer in model.buffers():
+        buffer.zero_()
+    moved = (model(ids) - first).abs().max()
+    assert moved > 0.01 and torch.equal(logits(), before)
+
+
+def test_a_matrix_that_is_contiguous_either_way_round_is_copied_too():
+    model = random_gpt(GPTConfig(5, 24, n_layer=1, n_head=1, n_embd=1))  # all are (n, 1) or (1, n)
+    ids, fast = some_ids(model), InferenceModel(model)
+    before = fast(ids)
+    for parameter in model.parameters():
+        parameter.data += 1
+    assert torch.equal(fast(ids), before)
+
+
+@pytest.mark.parametrize("weights, most", [("float32", 2e-5), ("bfloat16", 0.05), ("int8", 0.05),
+                                           ("int4", 0.4)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64],
+                         ids=str)
+@pytest.mark.parametrize("name", ["gpt2", "modern", "llama"])
+def test_a_model_of_every_type_writes_with_every_kind_of_weights(name, dtype, weights, most):
+    model = random_gpt(CONFIGS[name]).to(dtype)
+    fast, ids = InferenceModel(model, weights), some_ids(model)
+    exact = copy.deepcopy(model).double()(ids)
+    assert fast(ids).dtype == torch.float32
+    assert (fast(ids) - exact).abs().max() < most * exact.abs().max()
+    for prompts in (ids[:1, :3], ids[:, :3]):  # one is read by NumPy where it can be
+        written = [generate(fast, prompts, max_new_tokens=30, temperature=0, use_cache=use_cache)
+                   for use_cache in (True, False)]
+        assert written[0].shape == (len(prompts), 33)
+        alike = (written[0] == written[1]).double().mean()
+        assert alike == 1 if weights == "float32" else alike > 0.6  # rounding may turn a tie
+
+
+def test_a_model_that_computes_something_else_is_refused_not_taken_for_a_gpt():
+    class Shifted(GPT):
+        def embed(self, ids, start=0):
+            return super().embed(ids, start) + 1
+
+    for kind in (Shifted, Decoder):
+        with pytest.raises(ValueError, match=f"got a {kind.__name__}; expected a GPT itself"):
+            InferenceModel(kind(CONFIGS["gpt2"]))
 
 
 def test_it_does_not_hold_on_to_the_model(model):

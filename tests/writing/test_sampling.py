@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gptlib.writing.sampling import (
     apply_temperature,
@@ -94,6 +96,54 @@ def test_no_function_changes_its_input():
     assert torch.equal(LOGITS, before)
 
 
+TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+NUMBERS = st.one_of(st.floats(-30, 30), st.sampled_from(
+    [-math.inf, -1e308, -3e38, -6e4, -1e-40, 0.0, -0.0, 5e-324, 1e-40, 6e4, 3e38, 1e308]))
+OPTIONS = st.fixed_dictionaries({}, optional={
+    "temperature": st.one_of(st.floats(0, 5), st.sampled_from(
+        [0, 1, 5e-324, 1e-300, 1e-40, 1e-7, 1e7, 1e38, 1e300, 1.7e308, 10**300])),
+    "top_k": st.one_of(st.none(), st.integers(1, 20), st.just(10**400)),
+    "top_p": st.one_of(st.none(), st.floats(0, 1, exclude_min=True), st.sampled_from(
+        [5e-324, 1e-300, 1e-40, 1e-8, 1 - 1e-16, 1])),
+    "min_p": st.one_of(st.none(), st.floats(0, 1), st.sampled_from([0, 5e-324, 1e-300, 1])),
+})
+
+
+@st.composite
+def rows_of_logits(draw):
+    """(B, V) of any float type, each row with at least one token that is not removed."""
+    B, V, dtype = draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.sampled_from(TYPES))
+    rows = draw(st.lists(st.lists(NUMBERS, min_size=V, max_size=V), min_size=B, max_size=B))
+    most = torch.finfo(dtype).max
+    logits = torch.tensor(rows, dtype=torch.float64).clamp(max=most).to(dtype)
+    logits[:, draw(st.integers(0, V - 1))].clamp_(min=-most)
+    return logits
+
+
+@settings(max_examples=200)
+@given(rows_of_logits(), OPTIONS, st.integers(0, 9))
+def test_whatever_the_options_the_drawn_token_is_one_that_may_be_drawn(logits, options, seed):
+    ids = sample(logits, generator=seeded(seed), **options)
+    p = probabilities(logits, **options)
+    assert ids.shape == (len(logits),) and ids.dtype == torch.int64
+    assert (ids >= 0).all() and (ids < logits.shape[1]).all()
+    assert (p.gather(1, ids[:, None]) > 0).all()
+    assert (logits.gather(1, ids[:, None]) > -math.inf).all()
+    torch.testing.assert_close(p.double().sum(-1), torch.ones(len(p), dtype=torch.float64),
+                               atol=1e-5, rtol=0)
+
+
+@settings(max_examples=200)
+@given(rows_of_logits(), st.one_of(st.floats(0.01, 100), st.sampled_from(
+    [5e-324, 1e-300, 1e-40, 1e40, 1e300, 1.7e308])))
+def test_no_penalty_removes_a_token_or_brings_back_a_removed_one(logits, penalty):
+    seen = torch.arange(logits.shape[1]).expand(len(logits), -1)
+    penalised = penalise_repetition(logits, seen, penalty)
+    assert penalised.dtype == logits.dtype and not penalised.isnan().any()
+    assert torch.equal(penalised.isinf(), logits.isinf())
+    sample(penalised, generator=seeded())
+
+
 @pytest.mark.parametrize("options", FILTERS)
 def test_draws_follow_the_distribution_by_a_chi_square_test(options):
     n = 40_000
@@ -139,6 +189,12 @@ def test_the_extreme_random_numbers_fall_on_tokens_with_weight(monkeypatch, rand
     assert draw(torch.tensor([[0.0, 0.4, 0.0, 0.6, 0.0]])).item() == drawn
 
 
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [math.nan, 1.0], [-1.0, 2.0], [1.0, math.inf]])
+def test_weights_that_are_no_probabilities_are_refused_not_drawn_from(weights):
+    with pytest.raises(ValueError, match="expected probabilities"):
+        draw(torch.tensor([[0.5, 0.5], weights]))
+
+
 def test_half_precision_logits_are_drawn_in_float32():
     logits = torch.zeros(1, 3000, dtype=torch.bfloat16)
     assert len(set(sample(logits.expand(3000, -1), generator=seeded()).tolist())) > 1500
@@ -157,26 +213,45 @@ def test_a_row_without_any_token_left_is_refused():
         sample(torch.full((1, 4), -math.inf))
 
 
+@pytest.mark.parametrize("logits", [torch.zeros(2, 0), torch.zeros(2, 3, dtype=torch.int64)])
+def test_logits_that_are_no_floats_or_of_no_token_are_refused(logits):
+    with pytest.raises(ValueError, match=r"expected floats \(B, V\)"):
+        sample(logits)
+
+
 def test_logits_of_a_whole_sequence_are_refused_with_the_cure():
     with pytest.raises(ValueError, match="logits\\[:, -1\\]"):
         sample(torch.zeros(1, 5, 4))
 
 
+NO_NUMBERS = [math.nan, -math.inf, math.inf, -5e-324, -1e300, True, False, "0.5", [0.5], 1j,
+              torch.tensor(0.5), 10**400]
+BAD = {"top_p": [*NO_NUMBERS, 0.0, 1.1, 1 + 1e-15], "min_p": [*NO_NUMBERS, -0.1, 2.0],
+       "top_k": [*NO_NUMBERS[:-1], 0, -1, 1.5, 2.0]}
+
+
+def short(value):
+    """The name of a case: 10**400 has too many digits."""
+    return str(value)[:12]
+
+
 @pytest.mark.parametrize("temperature", [0, 1.0])
-@pytest.mark.parametrize("options", [{"top_p": 0.0}, {"top_p": 1.1}, {"top_k": 0}, {"top_k": 1.5},
-                                     {"min_p": -0.1}, {"min_p": 2.0}])
-def test_filters_out_of_range_are_refused_by_name(options, temperature):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        sample(LOGITS, temperature=temperature, **options)
+@pytest.mark.parametrize("name, value", [(name, bad) for name in BAD for bad in BAD[name]],
+                         ids=short)
+def test_filters_out_of_range_are_refused_by_name(name, value, temperature):
+    for function in (sample, probabilities):
+        with pytest.raises(ValueError, match=f"{name} is .*expected"):
+            function(LOGITS, temperature=temperature, **{name: value})
 
 
-@pytest.mark.parametrize("temperature", [-0.1, math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [*NO_NUMBERS, -0.1, None], ids=short)
 def test_bad_temperatures_are_refused(temperature):
-    with pytest.raises(ValueError, match="temperature"):
-        sample(LOGITS, temperature=temperature)
+    for function in (sample, probabilities, apply_temperature):
+        with pytest.raises(ValueError, match="temperature is .*expected"):
+            function(LOGITS, temperature=temperature)
 
 
-@pytest.mark.parametrize("penalty", [0.0, -1.0, math.inf])
+@pytest.mark.parametrize("penalty", [*NO_NUMBERS, 0.0, -1.0, None], ids=short)
 def test_bad_repetition_penalties_are_refused(penalty):
     with pytest.raises(ValueError, match="repetition_penalty"):
         penalise_repetition(LOGITS, torch.tensor([[0]]), penalty)
