@@ -14,6 +14,7 @@ import random
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ def attempt(answer: Callable, *inputs: Any, **options: Any) -> Any:
     copies = [_copy(value) for value in inputs]
     try:
         result = answer(*copies, **options)
+    except _Mistake:  # from a model of ours that was called in a wrong way
+        raise
     except Exception as error:
         raise _Mistake(f"your function raised {type(error).__name__}: {error}") from error
     if result is None or result is Ellipsis:
@@ -77,9 +80,33 @@ def close(got: Any, expected: Any, tolerance: float = 1e-5) -> bool:
             close(g, e, tolerance) for g, e in zip(got, expected))
     if not isinstance(expected, int | float | complex | torch.Tensor | np.ndarray | np.generic):
         return bool(got == expected)
-    got, expected = torch.as_tensor(got).double(), torch.as_tensor(expected).double()
+    got, expected = _wide(got), _wide(expected)
     return got.shape == expected.shape and torch.allclose(got, expected, rtol=tolerance,
                                                           atol=tolerance, equal_nan=True)
+
+
+def as_tensor(value: Any) -> torch.Tensor:
+    """What the reader returned as one tensor: numbers, a tensor, an array, or lists of these.
+
+    Numbers of Python keep their precision: floats become float64, not float32. Lists of unequal
+    lengths raise an error, which `exercise` turns into a verdict.
+    """
+    if isinstance(value, list | tuple) and len(value) > 0:
+        return torch.stack([as_tensor(inner) for inner in value])
+    value = float(value) if isinstance(value, Fraction) else value
+    return torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
+
+
+def as_number(value: Any) -> float:
+    """The one number that the reader returned: of Python, of NumPy, or a tensor with one element.
+    Anything else ends the check."""
+    number = None
+    if not isinstance(value, str | bytes | list | tuple):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):
+            number = as_tensor(value)
+    expect(number is not None and number.numel() == 1 and not number.is_complex(),
+           f"expected a number, got {type(value).__name__} {_shown(value)}")
+    return number.item()
 
 
 def expect_agreement(answer: Callable, reference: Callable, cases: Iterable[tuple],
@@ -93,8 +120,9 @@ def expect_agreement(answer: Callable, reference: Callable, cases: Iterable[tupl
         expected = reference(*(_copy(value) for value in inputs))
         got = attempt(answer, *inputs)
         called = ", ".join(_shown(value) for value in inputs)
-        expect(close(got, expected, tolerance),
-               f"wrong for ({called}): expected {_shown(expected)}, got {_shown(got)}")
+        if not close(got, expected, tolerance):
+            raise _Mistake(f"wrong for ({called}): expected {_shown(expected)}, got {_shown(got)}"
+                           f"{_first_difference(got, expected, tolerance)}")
 
 
 def exercise(check: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -163,6 +191,24 @@ def _same(before: Any, after: Any) -> bool:
     if type(before) in (list, tuple):
         return len(before) == len(after) and all(map(_same, before, after))
     return True
+
+
+def _first_difference(got: Any, expected: Any, tolerance: float) -> str:
+    """Where two tensors differ that are too large to be shown; nothing for anything else."""
+    if not isinstance(expected, torch.Tensor) or expected.numel() <= 12:
+        return ""
+    got, expected = _wide(got), _wide(expected)
+    if got.shape != expected.shape:
+        return ""
+    wrong = ~got.isclose(expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+    place = wrong.nonzero()[0].tolist()
+    right, here = (_shown(values[*place].item()) for values in (expected, got))
+    return f"; first at {place}: {right}, not {here}"
+
+
+def _wide(value: Any) -> torch.Tensor:
+    tensor = as_tensor(value)
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def _shown(value: Any) -> str:

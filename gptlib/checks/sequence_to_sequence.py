@@ -1,22 +1,23 @@
 """Checks of chapter 2.2.4, sequence to sequence."""
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
-from gptlib.checks import attempt, close, exercise, expect
+from gptlib.checks import as_tensor, attempt, close, exercise, expect, expect_agreement
 
 
 @exercise
-def check_gru_step(gru_step) -> None:
+def check_gru_step(answer: Any) -> None:
     """`gru_step(x, h, w_x, w_h, b_x, b_h)` -> the next state (B, C), with PyTorch's weights.
 
     The four tensors are those of `torch.nn.GRUCell`: (3 C, I), (3 C, C), (3 C,) and (3 C,), the
     rows of the reset gate first, then those of the update gate, then those of the proposal.
     """
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(shape, generator=generator)
-              for shape in ((2, 3), (2, 4), (12, 3), (12, 4), (12,), (12,))]
-    got = attempt(gru_step, *inputs)
-    expect(isinstance(got, torch.Tensor), f"expected a tensor, got {type(got).__name__}")
+    inputs = _cell(B=2, width=3, C=4)
+    got = as_tensor(attempt(answer, *inputs))
     expect(got.shape == (2, 4), f"the new state has shape {tuple(got.shape)}, expected (2, 4): "
            "one row of C numbers for each row of the batch")
     expect(not close(got, _gru(*inputs, reset_first=True), 1e-4),
@@ -42,25 +43,21 @@ def check_gru_step(gru_step) -> None:
     right = _gru(*inputs)
     expect(close(got, right, 1e-4), f"on a small random cell the first row should be "
            f"{_rounded(right[0])}; yours is {_rounded(got[0])}")
+    expect_agreement(answer, _gru, [_cell(B=1, width=5, C=2), _cell(B=3, width=1, C=7),
+                                    _cell(B=6, width=2, C=2)], 1e-4)
 
 
 @exercise
-def check_additive_context(additive_context) -> None:
+def check_additive_context(answer: Any) -> None:
     """`additive_context(query, states, mask, w_q, w_s, v)` -> the context (B, C).
 
     query (B, C), states (B, S, C), mask (B, S) with True for real positions, w_q and w_s (C, A),
     v (A,).
     """
-    generator = torch.Generator().manual_seed(1)
-    query, states, w_q, w_s, v = (
-        torch.randn(shape, generator=generator)
-        for shape in ((2, 3), (2, 5, 3), (3, 4), (3, 4), (4,)))
-    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    inputs = (query, states, mask, w_q, w_s, v)
-    got = attempt(additive_context, *inputs)
-    expect(isinstance(got, torch.Tensor), f"expected a tensor, got {type(got).__name__}")
+    inputs = query, states, mask, w_q, w_s, v = _source([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], 3, 4)
+    got = as_tensor(attempt(answer, *inputs))
     weights, right = _additive(*inputs)
-    expect(not (got.shape == weights.shape and close(got, weights, 1e-4)),
+    expect(not close(got, weights, 1e-4),
            "these are the weights: the context is the average of the states under them")
     expect(got.shape == (2, 3), f"the context has shape {tuple(got.shape)}, expected (2, 3): one "
            "vector of C numbers for each row of the batch")
@@ -73,22 +70,41 @@ def check_additive_context(additive_context) -> None:
            "softmax ignores that")
     expect(not close(got, _additive(*inputs, multiply=True)[1], 1e-4),
            "you multiplied W q and W s: additive attention adds them before the tanh")
-    zeroed = weights.new_tensor(_unnormalised(*inputs))
-    expect(not close(got, (zeroed[..., None] * states).sum(1), 1e-4),
-           "the weights of the second row do not sum to 1: you masked after the softmax; mask the "
-           "scores")
-    across = _scores(query, states, w_q, w_s, v).masked_fill(~mask, -1e9).softmax(0)
-    expect(not close(got, (across[..., None] * states).sum(1), 1e-4),
-           "your softmax runs over the batch: it must run over the positions of one source")
-    mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-    expect(not close(got, mean, 1e-4), "this is the plain average of the states: the query has no "
-           "effect")
+    _expect_the_mask_in_its_place(got, *inputs)
     expect(close(got, right, 1e-4), f"in a small random case the first row should be "
            f"{_rounded(right[0])}; yours is {_rounded(got[0])}")
+    expect_agreement(answer, lambda *case: _additive(*case)[1], [
+        _source([[1]], 2, 6), _source([[0, 1, 1], [1, 0, 1], [1, 1, 1]], 3, 3),
+        _source([[1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0]], 5, 1)], 1e-4)
+
+
+def _expect_the_mask_in_its_place(got, query, states, mask, w_q, w_s, v) -> None:
+    scores = _scores(query, states, w_q, w_s, v)
+
+    def averaged(weights: torch.Tensor) -> bool:
+        return close(got, (weights[..., None] * states).sum(1), 1e-4)
+
+    expect(not averaged(scores.softmax(-1) * mask), "the weights of the second row do not sum to "
+           "1: you masked after the softmax; mask the scores")
+    expect(not averaged((scores * mask).softmax(-1)), "you multiplied the scores by the mask: a "
+           "score of 0 still gets a weight; padding needs the score -inf")
+    expect(not averaged(scores.masked_fill(~mask, -math.inf).softmax(0).nan_to_num()),
+           "your softmax runs over the batch: it must run over the positions of one source")
+    expect(not averaged(mask / mask.sum(1, keepdim=True)), "this is the plain average of the "
+           "states: the query has no effect")
+
+
+def _source(mask: list[list[int]], C: int, A: int) -> tuple[torch.Tensor, ...]:
+    """Random inputs of one step of additive attention, for a mask (B, S)."""
+    real = torch.tensor(mask).bool()
+    (B, S), generator = real.shape, torch.Generator().manual_seed(1)
+    query, states, w_q, w_s, v = (torch.randn(shape, generator=generator) for shape in (
+        (B, C), (B, S, C), (C, A), (C, A), (A,)))
+    return query, states, real, w_q, w_s, v
 
 
 @exercise
-def check_mix_inputs(mix_inputs) -> None:
+def check_mix_inputs(answer: Any) -> None:
     """`mix_inputs(inputs, guesses, keep)` -> (B, T): inputs, some replaced by earlier guesses.
 
     inputs (B, T) are the tokens that a teacher would show, guesses (B, T) the model's best token
@@ -98,9 +114,9 @@ def check_mix_inputs(mix_inputs) -> None:
     guesses = torch.tensor([[50, 51, 52, 53, 54], [60, 61, 62, 63, 64]])
     keep = torch.tensor([[False, True, False, True, False], [True, False, True, False, True]])
     right = torch.tensor([[1, 10, 51, 12, 53], [1, 60, 21, 62, 23]])
-    got = attempt(mix_inputs, inputs, guesses, keep)
-    expect(isinstance(got, torch.Tensor) and got.shape == inputs.shape,
-           f"expected a tensor of shape (2, 5), got {tuple(getattr(got, 'shape', ()))}")
+    got = as_tensor(attempt(answer, inputs, guesses, keep))
+    expect(got.shape == inputs.shape,
+           f"expected a tensor of shape (2, 5), got {tuple(got.shape)}")
     unshifted = torch.where(keep, inputs, guesses)
     later = torch.cat((unshifted[:, :1] * 0 + 1, unshifted[:, 1:]), dim=1)
     expect(not torch.equal(got, unshifted) and not torch.equal(got, later),
@@ -118,10 +134,20 @@ def check_mix_inputs(mix_inputs) -> None:
     expect(torch.equal(got, right), f"for inputs {inputs[0].tolist()}, guesses "
            f"{guesses[0].tolist()} and keep {keep[0].int().tolist()} the answer is "
            f"{right[0].tolist()}; yours is {got[0].tolist()}")
+    random = torch.randint(2, (4, 7)).bool()
+    expect_agreement(answer, _mixed, [
+        (torch.tensor([[7]]), torch.tensor([[9]]), torch.tensor([[False]])),
+        (inputs[:1, :3] + 1, guesses[:1, :3], keep[1:, :3]),
+        (torch.arange(28).view(4, 7), 50 + torch.arange(28).view(4, 7), random)])
+
+
+def _mixed(inputs: torch.Tensor, guesses: torch.Tensor, keep: torch.Tensor) -> list:
+    return [[row[t] if kept[t] or t == 0 else guess[t - 1] for t in range(len(row))]
+            for row, guess, kept in zip(inputs.tolist(), guesses.tolist(), keep.tolist())]
 
 
 @exercise
-def check_restore_in_pieces(restore_in_pieces) -> None:
+def check_restore_in_pieces(answer: Any) -> None:
     """`restore_in_pieces(restore, source, most)` -> the whole restored text.
 
     `restore` turns a string into a string and is trusted for at most `most` words. Every piece
@@ -129,7 +155,7 @@ def check_restore_in_pieces(restore_in_pieces) -> None:
     restoration is dropped.
     """
     source = "n pn  tm thr ws  lttl grl lvd  wd"  # 12 words, three of them empty
-    got, calls = _watched(restore_in_pieces, source, 4)
+    got, calls = _watched(answer, source, 4)
     words = source.split(" ")
     expect(isinstance(got, str), f"expected a string, got {type(got).__name__}")
     longest = max((len(call.split(" ")) for call in calls), default=0)
@@ -153,9 +179,38 @@ def check_restore_in_pieces(restore_in_pieces) -> None:
     expect(got == right, f"the restored words are {got!r}, expected {right!r}")
     expect(len(calls) == 4, f"you called restore {len(calls)} times for 12 words; 4 calls are "
            "enough: 4 new words in the first, at most 3 in each of the others")
-    whole, calls = _watched(restore_in_pieces, "thr ws  grl", 8)
+    whole, calls = _watched(answer, "thr ws  grl", 8)
     expect(whole == "thr+ ws+ + grl+" and len(calls) == 1,
            "a source that fits into one piece needs one call and no context")
+    for text, most in ((source, 5), (source, 2), ("lc", 3), ("th qn  sd", 3), ("a a a a a", 4)):
+        _expect_a_chain(answer, text, most)
+
+
+def _expect_a_chain(answer: Callable, source: str, most: int) -> None:
+    """Any right way to cut; a restored word tells here which place in its piece it had."""
+    got, calls = _watched(answer, source, most, mark="{place}")
+    words, pieces = source.split(" "), [call.split(" ") for call in calls]
+    case = f"for the source {source!r} and most = {most}"
+    expect(max(map(len, pieces)) <= most, f"{case} you gave restore more than {most} words")
+    expect(len(calls) == 1 + max(0, math.ceil((len(words) - most) / (most - 1))),
+           f"{case} you called restore {len(calls)} times")
+    expect(all(before[-1] == after[0] for before, after in zip(pieces, pieces[1:])),
+           f"{case} a piece does not begin with the last word of the piece before")
+    expect(pieces[0] + [word for piece in pieces[1:] for word in piece[1:]] == words,
+           f"{case} the pieces do not make up the source")
+    restored = [[f"{word}{place}" for place, word in enumerate(piece)] for piece in pieces]
+    early = [word for piece in restored[:-1] for word in piece[:-1]] + restored[-1]
+    expect(len(pieces) == 1 or got != " ".join(early), "you dropped the last restored word of "
+           "the piece before: drop the word of context, the first restored word of the later piece")
+    expect(got == " ".join(restored[0] + [word for piece in restored[1:] for word in piece[1:]]),
+           f"{case} you restored {got!r} from the pieces {calls}")
+
+
+def _cell(B: int, width: int, C: int) -> tuple[torch.Tensor, ...]:
+    """Random inputs of a GRU step: x, h, w_x, w_h, b_x, b_h."""
+    generator = torch.Generator().manual_seed(B)
+    shapes = (B, width), (B, C), (3 * C, width), (3 * C, C), (3 * C,), (3 * C,)
+    return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
 def _gru(x, h, w_x, w_h, b_x, b_h, *, reset_first=False, bias_outside=False, keep_new=False,
@@ -189,20 +244,17 @@ def _additive(query, states, mask, w_q, w_s, v, **options):
     return weights, (weights[..., None] * states).sum(1)
 
 
-def _unnormalised(query, states, mask, w_q, w_s, v):
-    return (_scores(query, states, w_q, w_s, v).softmax(-1) * mask).tolist()
-
-
-def _watched(restore_in_pieces, source, most):
-    """The reader's answer with a `restore` that adds a + to each word, and the pieces it got."""
+def _watched(answer: Callable, source: str, most: int, mark: str = "+") -> tuple[Any, list[str]]:
+    """The reader's answer with a `restore` that adds a mark to each word, and the pieces it got."""
     calls = []
 
-    def restore(piece):
+    def restore(piece: str) -> str:
         calls.append(piece)
-        return " ".join(f"{word}+" for word in piece.split(" "))
+        return " ".join(word + mark.format(place=place)
+                        for place, word in enumerate(piece.split(" ")))
 
-    return attempt(restore_in_pieces, restore, source, most), calls
+    return attempt(answer, restore, source, most), calls
 
 
-def _rounded(row) -> list[float]:
+def _rounded(row: torch.Tensor) -> list[float]:
     return [round(value, 3) for value in row.tolist()]

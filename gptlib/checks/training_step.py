@@ -1,8 +1,10 @@
 """Checks of chapter 3.4, one training step: four pieces of the backward pass."""
 
+from typing import Any
+
 import torch
 
-from gptlib.checks import attempt, close, exercise, expect
+from gptlib.checks import as_tensor, attempt, close, exercise, expect, expect_agreement
 
 _LOGITS = torch.tensor(
     [[1.0, 0.0, -1.0, 0.5], [0.0, 2.0, 0.0, -0.5], [0.5, 0.5, 1.5, 0.0]]).double()
@@ -11,12 +13,12 @@ _WEIGHTS = _SCORES.double().softmax(-1)
 _ABOVE = torch.tensor([[0.3, -0.2, 0.4], [-0.5, 0.6, 0.1], [0.2, -0.4, 0.7]]).double()
 
 
-def _tensor(result, shape: tuple[int, ...], letters: str) -> torch.Tensor:
-    """The reader's result as float64, if it is a tensor of the shape that the input has."""
-    expect(isinstance(result, torch.Tensor), f"expected a tensor, got {type(result).__name__}")
-    expect(result.shape == shape, f"the gradient has shape {tuple(result.shape)}; expected "
+def _tensor(result: Any, shape: tuple[int, ...], letters: str) -> torch.Tensor:
+    """The reader's result as float64, if it has the shape that the input has."""
+    got = as_tensor(result)
+    expect(got.shape == shape, f"the gradient has shape {tuple(got.shape)}; expected "
            f"{shape}, {letters}: a gradient has the shape of what it belongs to")
-    return result.double()
+    return got.detach().double()
 
 
 def _numbers(values: torch.Tensor) -> list[float]:
@@ -24,10 +26,10 @@ def _numbers(values: torch.Tensor) -> list[float]:
 
 
 @exercise
-def check_loss_gradient(loss_gradient) -> None:
+def check_loss_gradient(answer: Any) -> None:
     """`loss_gradient(logits, targets)` -> (T, V): the slope of the mean loss by each logit."""
     targets = torch.tensor([2, 0, 0])
-    got = _tensor(attempt(loss_gradient, _LOGITS, targets), (3, 4), "(T, V)")
+    got = _tensor(attempt(answer, _LOGITS, targets), (3, 4), "(T, V)")
     p, y = _LOGITS.softmax(-1), torch.nn.functional.one_hot(targets, 4).double()
     right = (p - y) / 3
     expect(not close(got, p - y),
@@ -50,13 +52,22 @@ def check_loss_gradient(loss_gradient) -> None:
            "they stand in the denominator of the softmax")
     expect(close(got, right), f"the first row should be {_numbers(right[0])}; yours is "
            f"{_numbers(got[0])}")
+    wide = torch.linspace(-3, 3, 30).view(5, 6).cos()
+    expect_agreement(answer, _loss_gradient, [
+        (wide, torch.tensor([5, 5, 0, 2, 5])), (wide[:1, :2], torch.tensor([1])),
+        (_LOGITS.T, torch.tensor([2, 1, 0, 0])), (wide[:, :1], torch.zeros(5).long())])
+
+
+def _loss_gradient(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    logits = logits.double().requires_grad_()
+    return torch.autograd.grad(torch.nn.functional.cross_entropy(logits, targets), logits)[0]
 
 
 @exercise
-def check_softmax_backward(softmax_backward) -> None:
+def check_softmax_backward(answer: Any) -> None:
     """`softmax_backward(weights, d_weights)` -> the gradient of the scores, both (T, S)."""
     a, d = _WEIGHTS, _ABOVE
-    got = _tensor(attempt(softmax_backward, a, d), (3, 3), "(T, S)")
+    got = _tensor(attempt(answer, a, d), (3, 3), "(T, S)")
     right = a * (d - (a * d).sum(-1, keepdim=True))
     expect(not got.isnan().any(), "your answer holds nan: a masked weight is 0; do not divide by "
            "it or take its logarithm")
@@ -79,17 +90,20 @@ def check_softmax_backward(softmax_backward) -> None:
     expect(not close(got, -right), "the sign: a * (d - sum), not a * (sum - d)")
     expect(close(got, right), f"the last row should be {_numbers(right[2])}; yours is "
            f"{_numbers(got[2])}")
+    wide = torch.linspace(-3, 3, 10).view(2, 5).sin().double()
+    expect_agreement(answer, lambda a, d: a * (d - (a * d).sum(-1, keepdim=True)), [
+        (wide.softmax(-1), wide.flip(1)), (torch.ones(1, 1).double(), torch.ones(1, 1).double()),
+        (wide.T.softmax(-1), wide.T * 9)])
 
 
 @exercise
-def check_embedding_gradient(embedding_gradient) -> None:
+def check_embedding_gradient(answer: Any) -> None:
     """`embedding_gradient(ids, d_x, vocab_size)` -> (V, C): what reaches the table's rows."""
     ids = torch.tensor([0, 3, 1, 0, 0])
     d_x = torch.tensor([[0.5, -1.0], [0.2, 0.3], [-0.4, 0.6], [1.0, 2.0], [0.1, -0.2]]).double()
-    got = attempt(embedding_gradient, ids, d_x, 6)
-    expect(not (isinstance(got, torch.Tensor) and got.shape == (2, 6)),
-           "your table lies on its side, (C, V): one row for each token")
-    expect(not (isinstance(got, torch.Tensor) and got.shape == (5, 2)),
+    got = as_tensor(attempt(answer, ids, d_x, 6))
+    expect(got.shape != (2, 6), "your table lies on its side, (C, V): one row for each token")
+    expect(got.shape != (5, 2),
            "you returned one row for each position; expected one row for each token of the "
            "vocabulary, (V, C) = (6, 2)")
     got = _tensor(got, (6, 2), "(V, C)")
@@ -108,41 +122,56 @@ def check_embedding_gradient(embedding_gradient) -> None:
            "their rows have no influence on the loss, so their gradient is 0")
     expect(close(got, right), f"the row of token 0 should be {_numbers(right[0])}; yours is "
            f"{_numbers(got[0])}")
+    expect_agreement(answer, _embedding_gradient, [
+        (torch.tensor([4]), d_x[:1], 5), (torch.zeros(5).long(), d_x, 1),
+        (torch.arange(8) ** 2 % 7, torch.linspace(-1, 2, 24).double().view(8, 3), 12)])
+
+
+def _embedding_gradient(ids: torch.Tensor, d_x: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    return torch.stack([d_x[ids == token].sum(0) for token in range(vocab_size)])
 
 
 @exercise
-def check_layer_norm_backward(layer_norm_backward) -> None:
+def check_layer_norm_backward(answer: Any) -> None:
     """`layer_norm_backward(x, d_out, eps)` -> the gradient of x; all (T, C), without a weight."""
     x = torch.tensor([[1.0, 2.0, 3.0, 6.0], [0.5, -1.0, 0.0, 2.5]]).double()
     d = torch.tensor([[0.4, -0.3, 0.2, 0.5], [-0.1, 0.6, 0.3, -0.2]]).double()
     eps = 0.5
-    got = _tensor(attempt(layer_norm_backward, x, d, eps), (2, 4), "(T, C)")
+    got = _tensor(attempt(answer, x, d, eps), (2, 4), "(T, C)")
 
-    def answer(eps, centre=True, project=True, divide=True, correction=0):
-        centred = x - x.mean(-1, keepdim=True)
-        sigma = (x.var(-1, keepdim=True, correction=correction) + eps).sqrt()
-        n = centred / sigma
-        inner = d - centre * d.mean(-1, keepdim=True)
-        inner = inner - project * n * (d * n).mean(-1, keepdim=True)
-        return inner / sigma if divide else inner
+    def wrong(eps: float = eps, **flaw: Any) -> torch.Tensor:
+        return _layer_norm_backward(x, d, eps, **flaw)
 
-    expect(not close(got, answer(eps, centre=False, project=False)),
+    expect(not close(got, wrong(centre=False, project=False)),
            "you divided by the root only, as if mean and variance were constants: they are made of "
            "the same numbers")
-    expect(not close(got, answer(eps, project=False)),
+    expect(not close(got, wrong(project=False)),
            "the share that runs through the variance is missing: subtract n times the mean of "
            "d_out * n as well")
-    expect(not close(got, answer(eps, centre=False)),
+    expect(not close(got, wrong(centre=False)),
            "the share that runs through the mean is missing: subtract the mean of d_out as well")
-    expect(not close(got, answer(eps, divide=False)),
+    expect(not close(got, wrong(divide=False)),
            "you forgot to divide by the root of the variance: a larger x is less sensitive")
-    expect(not close(got, answer(eps, correction=1)),
+    expect(not close(got, wrong(correction=1)),
            "your variance divides by C - 1: layer norm divides by C (correction=0)")
-    expect(not close(got, answer(0.0)), "you left out eps: it stands under the root, in the "
+    expect(not close(got, wrong(0.0)), "you left out eps: it stands under the root, in the "
            "backward pass as in the forward pass")
-    expect(close(got.sum(-1), torch.zeros(2), 1e-9),
+    expect(close(got.sum(-1), torch.zeros(2)),
            "the gradients of a row must sum to 0: adding the same number to all of x changes "
            "nothing; do your means run over the last dimension?")
-    right = answer(eps)
+    right = wrong()
     expect(close(got, right), f"the first row should be {_numbers(right[0])}; yours is "
            f"{_numbers(got[0])}")
+    line = torch.linspace(-2, 5, 15).double().view(3, 5)
+    expect_agreement(answer, _layer_norm_backward, [
+        (line.sin(), line.cos(), 1e-5), (line[:1], line[1:2], 0.1), (line.T, line.T.sin(), 1e-3)])
+
+
+def _layer_norm_backward(x, d, eps, *, centre=True, project=True, divide=True, correction=0):
+    """The gradient of x, right by default, with the usual mistakes."""
+    centred = x - x.mean(-1, keepdim=True)
+    sigma = (x.var(-1, keepdim=True, correction=correction) + eps).sqrt()
+    n = centred / sigma
+    inner = d - centre * d.mean(-1, keepdim=True)
+    inner = inner - project * n * (d * n).mean(-1, keepdim=True)
+    return inner / sigma if divide else inner
