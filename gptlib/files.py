@@ -9,7 +9,10 @@ size, and no key is passed over in silence. What is written takes the place of t
 import json
 import math
 import os
+import reprlib
 import shutil
+import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +22,26 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 LARGEST_JSON = 2**25  # bytes; the tokenizer.json of a vocabulary of 256,000 tokens has 2^25
-LARGEST_HEADER = 2**24  # bytes of a safetensors header; a thousand layers need a hundredth of it
+LARGEST_HEADER = 2**24  # bytes of a safetensors header; a thousand layers need a tenth of it
 _WRITING, _READY = ".writing", ".ready"  # folders inside the folder whose files are replaced
 _REQUIRED = object()
-# bytes of one number, by the safetensors name of its type
-_ITEM = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
-         "BOOL": 1}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string",
+          list: "a list", dict: "an object"}
+# the types of numbers by their safetensors names
+_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+          "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+          "U8": torch.uint8, "BOOL": torch.bool}
 
 
 def broken(file: str | Path, what: str, do: str = "") -> ValueError:
     """The one form of an error about a file: which file, what is wrong with it, what to do."""
+    what = what[:500].encode("utf-8", "backslashreplace").decode()  # keys may be anything
     return ValueError(f"{file}: {what}" + (f": {do}" if do else ""))
+
+
+def _repair(content: bytes) -> str:
+    pointer = "it is the pointer of Git LFS, not the file itself: run `git lfs pull` at its source"
+    return pointer if content.startswith(b"version ") else "fetch or save it again"
 
 
 # ---- JSON
@@ -56,8 +68,8 @@ def parse_json(content: bytes, file: str | Path) -> dict[str, Any]:
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(values := dict(pairs)) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands twice")
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"the key {shown(twice)} stands twice")
         return values
 
     try:
@@ -66,11 +78,11 @@ def parse_json(content: bytes, file: str | Path) -> dict[str, Any]:
     except RecursionError:
         raise broken(file, "its lists are nested too deeply; expected a model's file") from None
     except ValueError as error:  # no UTF-8, no JSON, or one of the two rules above
-        raise broken(file, f"it is cut off or not JSON in UTF-8 ({error})",
-                     "fetch or save it again") from error
-    if not isinstance(values, dict):
-        raise broken(file, f"it holds a {type(values).__name__}; expected a JSON object")
-    return values
+        raise broken(file, f"it is cut off or not JSON in UTF-8 ({error})", _repair(content)
+                     ) from error
+    if isinstance(values, dict):
+        return values
+    raise broken(file, f"it holds a {type(values).__name__}; expected a JSON object")
 
 
 class Fields:
@@ -94,29 +106,26 @@ class Fields:
         """
         self._left.discard(key)
         if key not in self.values:
-            if default is _REQUIRED:
-                raise broken(self.file, f"{self.where}{key} is missing; expected a "
-                                        f"{kind.__name__}")
-            return default
+            if default is not _REQUIRED:
+                return default
+            raise broken(self.file, f"{self.where}{key} is missing; expected {_WORDS[kind]}")
         value = self.values[key]
         if value is None and default is None:
             return None
-        allowed = {float: (int, float)}.get(kind, kind)
-        expected = f"a {kind.__name__}"
-        right = isinstance(value, allowed) and (kind is bool or not isinstance(value, bool))
-        if kind is float and right:
-            right = math.isfinite(value)
-        if least is not None:
-            expected += f" of at least {least:,}"
-            right = right and value >= least
-        if most is not None:
-            expected += f", at most {most:,}"
-            right = right and value <= most
-        if choices is not None:
-            expected = f"one of {', '.join(map(repr, choices))}"
-            right = right and value in choices
+        right = isinstance(value, (int, float) if kind is float else kind)
+        right = right and (kind is bool or not isinstance(value, bool))
+        if right and kind is float:
+            right = abs(value) <= sys.float_info.max  # which NaN fails
+            value = float(value) if right else value
+        right = (right and (least is None or value >= least) and (most is None or value <= most)
+                 and (choices is None or value in choices))
         if not right:
-            raise broken(self.file, f"{self.where}{key} is {shown(value)}; expected {expected}")
+            expected = (_WORDS[kind] if choices is None
+                        else f"one of {', '.join(map(repr, choices))}")
+            expected += "" if least is None else f" of at least {least:,}"
+            expected += "" if most is None else f", at most {most:,}"
+            got = shown(self.values[key])
+            raise broken(self.file, f"{self.where}{key} is {got}; expected {expected}")
         return value
 
     def object(self, key: str) -> "Fields":
@@ -138,8 +147,7 @@ class Fields:
 
 def shown(value: Any) -> str:
     """A value for a message: short, also where it is a long list."""
-    text = repr(value[:8] if isinstance(value, list | str) else value)
-    return text[:60] + "..." if len(text) > 60 else text
+    return f"{text[:60]}..." if len(text := reprlib.repr(value)) > 60 else text
 
 
 # ---- safetensors
@@ -151,6 +159,12 @@ class TensorInfo:
 
     dtype: str
     shape: tuple[int, ...]
+
+
+def tensor_info(tensor: torch.Tensor) -> TensorInfo:
+    """What a header would say of a tensor in memory."""
+    names = {dtype: name for name, dtype in _TYPES.items()}
+    return TensorInfo(names.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
 
 
 def read_header(file: str | Path) -> dict[str, TensorInfo]:
@@ -166,13 +180,10 @@ def read_header(file: str | Path) -> dict[str, TensorInfo]:
     size = file.stat().st_size
     with open(file, "rb") as opened:
         start = opened.read(8)
-        if start == b"version ":
-            raise broken(file, "it is the pointer of Git LFS, not the file itself",
-                         "run `git lfs pull` where it came from")
         length = int.from_bytes(start, "little")
         if len(start) < 8 or not 2 <= length <= min(LARGEST_HEADER, size - 8):
             raise broken(file, f"it has {size:,} bytes and a header of {length:,}; expected a "
-                               f"whole safetensors file", "fetch or save it again")
+                               f"whole safetensors file", _repair(start))
         values = parse_json(opened.read(length), file)
     metadata = Fields(file, values.pop("__metadata__", {}), "__metadata__.")
     for key in metadata.values:
@@ -180,13 +191,14 @@ def read_header(file: str | Path) -> dict[str, TensorInfo]:
     tensors, places = {}, []
     for name in values:
         entry = Fields(file, values[name], f"{name}.")
-        dtype = entry.read("dtype", str, choices=tuple(_ITEM))
+        dtype = entry.read("dtype", str, choices=tuple(_TYPES))
         shape = _counts(entry, "shape")
         begin, end = _counts(entry, "data_offsets", length=2)
         entry.finish()
-        if end - begin != _ITEM[dtype] * math.prod(shape):
+        size_of_all = _TYPES[dtype].itemsize * math.prod(shape)
+        if end - begin != size_of_all:
             raise broken(file, f"{name} has the shape {shape} in {dtype} and {end - begin:,} bytes;"
-                               f" expected {_ITEM[dtype] * math.prod(shape):,}")
+                               f" expected {size_of_all:,}")
         tensors[name] = TensorInfo(dtype, shape)
         places.append((begin, end))
     _require_filled(file, places, size - 8 - length)
@@ -202,8 +214,8 @@ def _require_filled(file: Path, places: list[tuple[int, int]], size: int) -> Non
                                f"the one before it ends")
         position = end
     if position != size:
-        raise broken(file, f"it holds {size:,} bytes of numbers; expected {position:,}",
-                     "it was cut off, or something was added to it")
+        raise broken(file, f"it holds {size:,} bytes of numbers; expected {position:,}: it was cut "
+                           f"off, or something was added to it")
 
 
 def _counts(entry: Fields, key: str, length: int | None = None) -> tuple[int, ...]:
@@ -224,12 +236,11 @@ def require_tensors(file: str | Path, found: Mapping[str, TensorInfo],
             raise broken(file, f"{name} is missing; expected the shape {expected[name]}")
         if name not in expected:
             raise broken(file, f"it holds {name}; expected no tensor that the model lacks")
-        if found[name].shape != expected[name]:
-            raise broken(file, f"{name} has the shape {found[name].shape}; expected "
-                               f"{expected[name]}")
-        if found[name].dtype not in ("F64", "F32", "F16", "BF16"):
-            raise broken(file, f"{name} has the type {found[name].dtype}; expected floating "
-                               f"numbers")
+        dtype, shape = found[name].dtype, found[name].shape
+        if shape != expected[name]:
+            raise broken(file, f"{name} has the shape {shape}; expected {expected[name]}")
+        if dtype not in ("F64", "F32", "F16", "BF16"):
+            raise broken(file, f"{name} has the type {dtype}; expected floating numbers")
 
 
 def read_tensors(file: str | Path) -> dict[str, torch.Tensor]:
@@ -247,7 +258,7 @@ def read_tensors(file: str | Path) -> dict[str, torch.Tensor]:
 
 def write_text(file: str | Path, text: str) -> None:
     """Write a text file, or leave the one that is there: written aside, then renamed."""
-    file = Path(file)
+    file = Path(os.path.realpath(file))  # a link stays a link
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         aside.write_text(text, encoding="utf-8", newline="\n")
@@ -265,25 +276,30 @@ def replace_files(folder: str | Path, names: Sequence[str], write: Callable[[Pat
     inside `folder`, which is then renamed to .ready: that one renaming is the moment at which they
     count (`current` finds them there), and moving them to their places can be repeated. `folder`
     itself is never renamed: it may be a link, a mount point or the current folder. A failure
-    raises OSError and leaves what was there.
+    raises OSError; either all of the old files count or all of the new ones.
     """
     folder = Path(folder)
     new = folder / _WRITING
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            force_to_disk(folder.absolute().parent)
         _move_ready(folder, names)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         write(new)
-        for file in new.iterdir():
+        for file in (*new.iterdir(), new):
             force_to_disk(file)
-        force_to_disk(new)
+        if not {names[0]} <= set(os.listdir(new)) <= set(names):
+            raise ValueError(f"{os.listdir(new)} were written; expected files of {names}")
         new.rename(folder / _READY)
-        force_to_disk(folder)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
         shutil.rmtree(new, ignore_errors=True)
+        if not isinstance(error, OSError | SafetensorError):
+            raise
         raise OSError(f"the files could not be written to {folder} ({error}); what was there "
                       f"before is unchanged: free some space or choose another folder") from error
+    force_to_disk(folder)
     _move_ready(folder, names)
 
 
@@ -292,6 +308,14 @@ def current(folder: str | Path, names: Sequence[str], name: str) -> Path:
     ready, folder = Path(folder) / _READY, Path(folder)
     whole = (ready / names[0]).exists()  # the first name is moved first
     return ready / name if whole or (ready / name).exists() else folder / name
+
+
+def is_unused(folder: str | Path) -> bool:
+    """Whether nothing stands at this path, or a folder that is empty but for the rest of a first
+    `replace_files` that was killed before its files counted."""
+    if not Path(folder).is_dir():
+        return not os.path.lexists(folder)
+    return all(name == _WRITING for name in os.listdir(folder))
 
 
 def _move_ready(folder: Path, names: Sequence[str]) -> None:
@@ -304,6 +328,9 @@ def _move_ready(folder: Path, names: Sequence[str]) -> None:
             if not (ready / name).exists():
                 (folder / name).unlink(missing_ok=True)
         force_to_disk(folder)
+        os.replace(ready / names[0], folder / names[0])
+        for each in (folder, ready):  # a power cut must not undo this move and keep later ones
+            force_to_disk(each)
     for name in names:
         if (ready / name).exists():
             os.replace(ready / name, folder / name)

@@ -1,4 +1,4 @@
-"""What all tests share: one thread, no windows, repeatable examples, the tools importable."""
+"""What all tests share: one thread, no windows, repeatable examples, tools and mutations found."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GPTLIB_THREADS", "1")
 os.environ["MPLBACKEND"] = "Agg"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+sys.path.append(str(Path(__file__).resolve().parent))  # for mutations.py
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402

@@ -1,35 +1,51 @@
 """Checkpoints: a folder of open formats, replaced as a whole or not at all.
 
-config.json            the format's name and version, the shape of the model
+config.json            the format's name and version, the architecture and the model's shape
 model.safetensors      the weights
 tokenizer.json         the tokenizer, where there is one
 training.json          step, metadata, and the optimizer's settings
 optimizer.safetensors  the optimizer's tensors and the random states, for `resume`
 
-A new checkpoint is written into a folder beside the old one, forced to the disk, and renamed. If
-the process dies between the two renames, the old one is found under its second name.
+A new checkpoint is written inside the folder and counts from one renaming on
+(`gptlib.files.replace_files`). What `load_checkpoint` would refuse, `save_checkpoint` refuses.
 """
 
+import dataclasses
 import json
-import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
+from gptlib.files import (
+    Fields,
+    broken,
+    current,
+    is_unused,
+    parse_json,
+    read_header,
+    read_json,
+    read_tensors,
+    replace_files,
+    shown,
+    tensor_info,
+)
+from gptlib.formats.optimizer_state import pack_optimizer, set_random_states, unpack_optimizer
+from gptlib.formats.shapes import require_shapes
 from gptlib.model.config import GPTConfig
 from gptlib.model.gpt import GPT
 from gptlib.runtime import rank, whole
-from gptlib.text.tokenizers import Tokenizer, load_tokenizer
+from gptlib.text.tokenizers import KINDS, Tokenizer, load_tokenizer
 
 FORMAT = "gptlib"
 FORMAT_VERSION = 1
-_FILES = ("config.json", "model.safetensors", "tokenizer.json", "training.json",
-          "optimizer.safetensors")
+ARCHITECTURES = {"GPT": (GPT, GPTConfig)}  # models that can be stored, by their name in the file
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "training.json",
+         "optimizer.safetensors")
+_LARGEST = 2**22  # bytes of config.json and of training.json
 
 
 def save_checkpoint(path: str | Path, model: GPT, tokenizer: Tokenizer | None = None, *,
@@ -38,40 +54,40 @@ def save_checkpoint(path: str | Path, model: GPT, tokenizer: Tokenizer | None = 
     """Write a checkpoint to the folder `path`, or leave the one that is there as it is.
 
     With `optimizer` the run can be resumed. `metadata` is a dict that JSON can hold. `dtype`
-    stores the weights in another type, say torch.bfloat16 (half the size). Other files in an old
-    checkpoint's folder are kept. In a run of several processes all may call, and must if the model
-    is sharded: its parts are gathered, and the first process writes. A write that fails raises
-    OSError; the last checkpoint is then still there.
+    stores the weights in another type, say torch.bfloat16 (half the size). Of a compiled model the
+    model inside is saved. Other files in the folder are kept. In a run of several processes all
+    may call, and must if the model is sharded: its parts are gathered, and the first process
+    writes. What could not be loaded again raises ValueError, a write that fails OSError.
     """
-    path, first = Path(path).absolute(), rank()[0] == 0
+    path, first = Path(path), rank()[0] == 0
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper renames the weights
+    _architecture(model)
     if first:
         _check_target(path, model, tokenizer)
-    training = {"step": step, "metadata": metadata or {}}
+    training = {"step": step, "metadata": {} if metadata is None else metadata}
     weights = _gather(model.state_dict(), dtype)
     state = None
     if optimizer is not None:
-        training["optimizer"], state = _pack_optimizer(optimizer)
+        training["optimizer"], state = pack_optimizer(optimizer, path / "optimizer.safetensors")
+        state = _gather(state)
     if not first:
         return
-    description = {"format": FORMAT, "format_version": FORMAT_VERSION,
-                   "model": model.config.to_dict()}
-    try:
-        texts = {"config.json": json.dumps(description, indent=2),
-                 "training.json": json.dumps(training, indent=2)}
-    except TypeError as error:
-        raise ValueError(f"the metadata cannot be written as JSON ({error}); expected a dict of "
-                         f"numbers, strings, lists and dicts") from error
+    texts = {"config.json": _json(path / "config.json", _description(model)),
+             "training.json": _json(path / "training.json", training)}
+    _read_training(path, texts["training.json"])
+    require_shapes(path, model.config, {name: tensor_info(t) for name, t in weights.items()})
+    _check_finite(path, weights)
 
     def write(folder: Path) -> None:
         for name, text in texts.items():
-            (folder / name).write_text(text + "\n", encoding="utf-8")
+            (folder / name).write_bytes(text)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         if tokenizer is not None:
             tokenizer.save(folder / "tokenizer.json")
         if state is not None:
             save_file(state, folder / "optimizer.safetensors")
 
-    _replace_folder(path, write)
+    replace_files(path, FILES, write)
 
 
 def load_checkpoint(path: str | Path) -> tuple[GPT, Tokenizer | None, dict]:
@@ -79,24 +95,15 @@ def load_checkpoint(path: str | Path) -> tuple[GPT, Tokenizer | None, dict]:
 
     The model is float32, on the CPU, in eval mode; metadata holds `step` and what was saved with
     it. Random states are left alone. A file that is missing, cut off, foreign or does not fit
-    raises a ValueError that names it.
+    raises a ValueError that names it, and so do weights that are not finite: what they compute
+    is not text, and a run that went so far has an older checkpoint. The optimizer's files are
+    read by `resume` alone.
     """
-    folder = _find(Path(path))
-    description = _read_json(folder / "config.json")
-    config = _model_config(folder / "config.json", description)
+    config, training, tokenizer, weights = _undisturbed(Path(path), _read_all)
     with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away
         model = GPT(config)
-    _load_weights(model, folder)
-    tokenizer_file = folder / "tokenizer.json"
-    tokenizer = None
-    if tokenizer_file.exists():
-        try:
-            tokenizer = load_tokenizer(tokenizer_file)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{tokenizer_file} cannot be read ({error}); expected a tokenizer "
-                             f"saved by gptlib: save the checkpoint again") from error
-    training = _read_training(folder)
-    return model.eval(), tokenizer, {**training["metadata"], "step": training["step"]}
+    model.load_state_dict(weights)  # copies, and so converts bfloat16 to the model's float32
+    return model.eval(), tokenizer, {**training.values["metadata"], "step": training.values["step"]}
 
 
 def resume(path: str | Path, model: GPT, optimizer: torch.optim.Optimizer) -> int:
@@ -107,24 +114,32 @@ def resume(path: str | Path, model: GPT, optimizer: torch.optim.Optimizer) -> in
     the end is bit for bit that of a run without a stop. (Only the loss scale of float16 starts
     anew.) A checkpoint of another model or optimizer raises ValueError before anything changes.
     """
-    folder = _find(Path(path))
-    training = _read_training(folder)
-    if "optimizer" not in training:
-        raise ValueError(f"{folder} holds no optimizer state; expected a checkpoint saved with "
-                         f"optimizer=...: load_checkpoint reads its weights")
-    saved_config = _model_config(folder / "config.json", _read_json(folder / "config.json"))
-    if saved_config != model.config:
-        raise ValueError(f"{folder} holds a model of the shape {saved_config}; got one of the "
-                         f"shape {model.config}: build the model from the saved configuration")
-    tensors = _read_tensors(folder / "optimizer.safetensors")
-    state = _unpack_optimizer(training["optimizer"], tensors, optimizer, folder)
-    _load_weights(model, folder)
+    path, model = Path(path), getattr(model, "_orig_mod", model)
+    training, saved_config = _read_training(path), _read_config(path)
+    if "optimizer" not in training.values:
+        raise broken(training.file, "it holds no optimizer state; expected a checkpoint saved with "
+                                    "optimizer=...", "load_checkpoint reads its weights")
+    _architecture(model)
+    own, config_file = model.config.to_dict(), _file(path, "config.json")
+    for name, value in saved_config.to_dict().items():
+        if own[name] != value:
+            raise broken(config_file, f"model.{name} is {value!r}; got a model with {own[name]!r}",
+                         "build the model from the saved configuration")
+    state, random_states = unpack_optimizer(training.object("optimizer"),
+                                            _file(path, "optimizer.safetensors"), optimizer)
+    weights = _read_weights(path, saved_config)
+    model.load_state_dict(weights)
     optimizer.load_state_dict(state)
-    torch.set_rng_state(tensors["random.cpu"])
-    for i in range(torch.cuda.device_count()):
-        if f"random.cuda.{i}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"random.cuda.{i}"], i)
-    return training["step"]
+    set_random_states(random_states)
+    return training.values["step"]
+
+
+def has_checkpoint(path: str | Path) -> bool:
+    """Whether the folder `path` holds a checkpoint, be it in order or damaged."""
+    try:
+        return read_json(_file(Path(path), "config.json"), _LARGEST).get("format") == FORMAT
+    except ValueError:
+        return False
 
 
 def model_path(name: str) -> Path:
@@ -143,191 +158,170 @@ def model_path(name: str) -> Path:
 # ---- writing
 
 
+def _architecture(model: nn.Module) -> str:
+    """The name under which models of this class are stored. Raises ValueError for others, and for
+    subclasses: they may compute something else, and would come back as the plain class."""
+    kind = type(model)
+    if hasattr(kind, "unshard"):  # fully_shard has put a class of its own in front
+        kind = kind.__mro__[2]
+    for name, (stored, config) in ARCHITECTURES.items():
+        if kind is stored and type(model.config) is config:
+            return name
+    raise ValueError(f"got a {kind.__name__}; expected a gptlib.model.gpt.GPT itself")
+
+
+def _description(model: GPT) -> dict[str, Any]:
+    return {"format": FORMAT, "format_version": FORMAT_VERSION,
+            "architecture": _architecture(model), "model": model.config.to_dict()}
+
+
 def _check_target(path: Path, model: GPT, tokenizer: Tokenizer | None) -> None:
-    if not isinstance(getattr(model, "config", None), GPTConfig):
-        raise ValueError(f"got a {type(model).__name__}; expected a gptlib.model.gpt.GPT")
-    if tokenizer is not None and tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens and the model "
-                         f"{model.config.vocab_size}; expected the tokenizer the model was "
-                         f"trained with")
-    ours = path.is_dir() and (not any(path.iterdir()) or (path / "config.json").exists())
-    if path.exists() and not ours:
+    if tokenizer is not None:
+        if type(tokenizer) not in KINDS.values():
+            raise ValueError(f"got a {type(tokenizer).__name__}; expected one of "
+                             f"{', '.join(kind.__name__ for kind in KINDS.values())}")
+        _check_tokenizer(path, tokenizer, model.config)
+    if not is_unused(path) and not has_checkpoint(path):
         raise ValueError(f"{path} exists and is no checkpoint; expected a new or an empty folder, "
                          f"or an older checkpoint to replace: choose another path")
 
 
-def _replace_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder beside `path`, then swap the two by renaming."""
-    partial, previous = _beside(path, "partial"), _beside(path, "previous")
-    if previous.exists() and not path.exists():
-        previous.rename(path)  # an earlier save was killed between the two renames
+def _json(file: Path, content: dict) -> bytes:
+    """The bytes to write. (JSON turns tuples into lists and keys into strings.)"""
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        write(partial)
-        if path.exists():
-            _keep_other_files(path, partial)
-        for file in partial.rglob("*"):
-            _force_to_disk(file)
-        _force_to_disk(partial)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise OSError(f"the checkpoint could not be written to {path} ({error}); what was there "
-                      f"before is unchanged: free some space or choose another folder") from error
-    if path.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        path.rename(previous)
-    partial.rename(path)  # killed just before this line: `_find` still finds `previous`
-    _force_to_disk(path.parent)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def _beside(path: Path, word: str) -> Path:
-    return path.with_name(f".{path.name}.{word}")
-
-
-def _keep_other_files(old: Path, new: Path) -> None:
-    for file in old.iterdir():
-        if file.name in _FILES:
-            continue
-        if file.is_dir():
-            shutil.copytree(file, new / file.name, copy_function=shutil.copyfile)
-        else:
-            shutil.copyfile(file, new / file.name)
-
-
-def _force_to_disk(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open a folder
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict, dict[str, Tensor]]:
-    """Settings and numbers for JSON; tensors, with the random states, for safetensors."""
-    saved = optimizer.state_dict()
-    tensors = {"random.cpu": torch.get_rng_state()}
-    for i in range(torch.cuda.device_count()):
-        tensors[f"random.cuda.{i}"] = torch.cuda.get_rng_state(i)
-    numbers: dict[str, dict] = {}
-    for index, values in saved["state"].items():
-        numbers[str(index)] = {}
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"state.{index}.{name}"] = value
-            else:
-                numbers[str(index)][name] = value
-    settings = {"class": type(optimizer).__name__, "groups": saved["param_groups"],
-                "numbers": numbers}
-    return settings, _gather(tensors)
+        text = json.dumps(content, indent=2).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file.name} cannot be written as JSON ({error}); expected metadata of "
+                         f"numbers, strings, lists and dicts") from error
+    if len(text) > _LARGEST:
+        raise ValueError(f"{file.name} would have {len(text):,} bytes; expected at most "
+                         f"{_LARGEST:,}: save large metadata in a file of its own")
+    return text
 
 
 def _gather(tensors: dict[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """On the CPU, and whole where they were sharded, one by one; the first process keeps them."""
-    kept = {}
+    kept, places = {}, set()
     for name, tensor in tensors.items():
         tensor = whole(tensor.detach())
         if rank()[0] == 0:
-            kept[name] = tensor.to("cpu", dtype or tensor.dtype).contiguous()
+            tensor = tensor.to("cpu", dtype or tensor.dtype).contiguous()
+            shared = tensor.data_ptr() in places  # which safetensors refuses
+            kept[name] = tensor.clone() if shared else tensor
+            places.add(tensor.data_ptr())
     return kept
 
 
 # ---- reading
 
 
-def _find(path: Path) -> Path:
-    path = path.absolute()
-    for folder in (path, _beside(path, "previous")):
-        if (folder / "config.json").exists():
-            return folder
-    raise ValueError(f"there is no checkpoint at {path}: config.json is missing; expected a folder "
-                     f"written by save_checkpoint. Is the path right?")
+def _file(folder: Path, name: str) -> Path:
+    return current(folder, FILES, name)
 
 
-def _read_json(file: Path) -> dict:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _broken(file, "it is missing") from None
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise _broken(file, f"it is cut off or not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise _broken(file, f"it holds a {type(content).__name__}, expected an object")
-    return content
+def _read_all(folder: Path) -> tuple[GPTConfig, Fields, Tokenizer | None, dict[str, Tensor]]:
+    config, training = _read_config(folder), _read_training(folder)
+    return config, training, _read_tokenizer(folder, config), _read_weights(folder, config)
 
 
-def _read_training(folder: Path) -> dict:
-    training = _read_json(folder / "training.json")
-    if not isinstance(training.get("step"), int) or not isinstance(training.get("metadata"), dict):
-        raise _broken(folder / "training.json", "expected the keys step and metadata")
-    return training
+def _undisturbed(folder: Path, read: Callable[[Path], Any]) -> Any:
+    """What `read` gets from the folder, read again if meanwhile a run saved another checkpoint."""
+    while True:
+        before = _saved_files(folder)
+        try:
+            result = read(folder)
+        except (ValueError, OSError):
+            if _saved_files(folder) == before:
+                raise
+        else:
+            if _saved_files(folder) == before:
+                return result
 
 
-def _read_tensors(file: Path) -> dict[str, Tensor]:
+def _saved_files(folder: Path) -> list[tuple[int, int] | None]:
+    """What tells the files of one save from those of another, wherever they are just now."""
+    found: list[tuple[int, int] | None] = []
+    for name in FILES:
+        try:
+            status = _file(folder, name).stat()
+            found.append((status.st_ino, status.st_mtime_ns))
+        except OSError:  # there is none, or it was moved just now
+            found.append(None)
+    return found
+
+
+def _read_config(folder: Path) -> GPTConfig:
+    file = _file(folder, "config.json")
     if not file.exists():
-        raise _broken(file, "it is missing")
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise _broken(file, f"it is cut off or not in the safetensors format: {error}") from error
-
-
-def _model_config(file: Path, description: dict) -> GPTConfig:
-    if description.get("format") != FORMAT:
-        hint = ("; it looks like a Hugging Face model: use gptlib.formats.huggingface"
-                if "model_type" in description else "")
-        raise ValueError(f"{file} has format {description.get('format')!r}; expected {FORMAT!r}, "
-                         f"written by save_checkpoint{hint}")
-    version = description.get("format_version")
+        raise ValueError(f"there is no checkpoint at {folder.absolute()}: config.json is missing; "
+                         f"expected a folder written by save_checkpoint. Is the path right?")
+    values = read_json(file, _LARGEST)
+    fields = Fields(file, values)
+    if values.get("format") != FORMAT:
+        hint = ("it looks like a Hugging Face model: use gptlib.formats.huggingface"
+                if "model_type" in values else "is the path right?")
+        raise broken(file, f"format is {shown(values.get('format'))}; expected {FORMAT!r}, "
+                           f"written by save_checkpoint", hint)
+    fields.read("format", str)
+    version = fields.read("format_version", int)
     if version != FORMAT_VERSION:
-        raise ValueError(f"{file} has format version {version!r}; this gptlib reads "
-                         f"{FORMAT_VERSION}: install the version that wrote it")
+        raise broken(file, f"format_version is {version}; this gptlib reads {FORMAT_VERSION}",
+                     "install the version that wrote it")
+    name = fields.read("architecture", str, choices=tuple(ARCHITECTURES))
+    model = fields.object("model")
+    fields.finish()
+    config = ARCHITECTURES[name][1]
+    known = {field.name for field in dataclasses.fields(config)}
+    missing = known - set(model.values)
+    if missing and known > set(model.values):  # a default could silently be another model
+        raise broken(file, f"model.{min(missing)} is missing; expected all of {config.__name__}")
     try:
-        return GPTConfig.from_dict(description["model"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise _broken(file, f"its model cannot be read: {error}") from error
+        return config.from_dict(model.values)
+    except ValueError as error:
+        raise broken(file, f"its model cannot be read: {error}") from error
 
 
-def _load_weights(model: GPT, folder: Path) -> None:
-    file = folder / "model.safetensors"
-    weights, wanted = _read_tensors(file), model.state_dict()
-    for name in sorted(wanted.keys() | weights.keys()):
-        if name not in weights:
-            raise _broken(file, f"{name} is missing, which config.json's model has")
-        if name not in wanted:
-            raise _broken(file, f"it holds {name}, which config.json's model has not")
-        if weights[name].shape != wanted[name].shape:
-            raise _broken(file, f"{name} has shape {tuple(weights[name].shape)}; config.json's "
-                                f"model expects {tuple(wanted[name].shape)}")
-    model.load_state_dict(weights)  # copies, and so converts bfloat16 to the model's float32
+def _read_training(folder: Path, content: bytes | None = None) -> Fields:
+    """training.json, its step and metadata checked; of `content` before it is written."""
+    file = _file(folder, "training.json")
+    values = read_json(file, _LARGEST) if content is None else parse_json(content, file)
+    fields = Fields(file, values)
+    fields.read("step", int, least=0, most=2**53)
+    if "step" in fields.read("metadata", dict):
+        raise broken(file, "metadata.step would hide the checkpoint's own step",
+                     "give it another name")
+    if "optimizer" in values:
+        fields.object("optimizer")
+    fields.finish()
+    return fields
 
 
-def _unpack_optimizer(saved: dict, tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer,
-                      folder: Path) -> dict:
-    name = type(optimizer).__name__
-    if saved["class"] != name:
-        raise ValueError(f"{folder} holds the state of {saved['class']}; got {name}: build the "
-                         f"optimizer of the saved run")
-    state = {int(index): dict(values) for index, values in saved["numbers"].items()}
-    for key, tensor in tensors.items():
-        if key.startswith("state."):
-            _, index, entry = key.split(".", 2)
-            state[int(index)][entry] = tensor
-    # JSON has no tuples, and optimizers keep some (Adam's betas)
-    groups = [{key: tuple(value) if isinstance(value, list) and key != "params" else value
-               for key, value in group.items()} for group in saved["groups"]]
-    sizes = [len(group["params"]) for group in groups]
-    got = [len(group["params"]) for group in optimizer.param_groups]
-    if sizes != got:
-        raise ValueError(f"{folder} holds groups of {sizes} parameters; the optimizer has {got}: "
-                         f"build it with the same parameter_groups")
-    return {"state": state, "param_groups": groups}
+def _read_tokenizer(folder: Path, config: GPTConfig) -> Tokenizer | None:
+    file = _file(folder, "tokenizer.json")
+    if not file.exists():
+        return None
+    tokenizer = load_tokenizer(file)
+    _check_tokenizer(file, tokenizer, config)
+    return tokenizer
 
 
-def _broken(file: Path, what: str) -> ValueError:
-    return ValueError(f"{file} cannot be used: {what}. Expected a file of one whole checkpoint "
-                      f"written by save_checkpoint: save it again or take an older one")
+def _check_tokenizer(file: Path, tokenizer: Tokenizer, config: GPTConfig) -> None:
+    if tokenizer.vocab_size > config.vocab_size:
+        raise broken(file, f"the tokenizer has {tokenizer.vocab_size} tokens and the model "
+                           f"{config.vocab_size}; expected the tokenizer the model was trained "
+                           f"with")
+
+
+def _read_weights(folder: Path, config: GPTConfig) -> dict[str, Tensor]:
+    file = _file(folder, "model.safetensors")
+    require_shapes(file, config, read_header(file))
+    weights = read_tensors(file)
+    _check_finite(file, weights)
+    return weights
+
+
+def _check_finite(file: Path, weights: Mapping[str, Tensor]) -> None:
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise broken(file, f"{name} holds numbers that are not finite in {tensor.dtype}",
+                         "take an older checkpoint, or a type with a larger range")

@@ -36,6 +36,18 @@ def require_count(name: str, value: int, least: int = 1) -> None:
     require(valid, f"{name} is {value!r}; expected a whole number, {least} or more")
 
 
+def require_number(name: str, value: float, least: float, most: float) -> None:
+    """Raise a ValueError unless the field `name` has a number from `least` to `most`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    require(number and least <= value <= most,  # which NaN fails
+            f"{name} is {value!r}; expected a number from {least:g} to {most:g}")
+
+
+def require_switch(name: str, value: bool) -> None:
+    """Raise a ValueError unless the field `name` is True or False (and not, say, "false")."""
+    require(isinstance(value, bool), f"{name} is {value!r}; expected True or False")
+
+
 # name: (n_layer, n_head, n_embd), Radford et al. (2019), table 2, and the released weights
 _GPT2_SHAPES = {
     "gpt2": (12, 12, 768),
@@ -73,6 +85,11 @@ class GPTConfig:
         for name in ("n_kv_head", "mlp_hidden"):
             if getattr(self, name) is not None:
                 require_count(name, getattr(self, name))
+        for name in ("qk_norm", "bias", "tie_weights", "zero_init"):
+            require_switch(name, getattr(self, name))
+        require_number("rope_base", self.rope_base, 1, 1e30)
+        require_number("norm_eps", self.norm_eps, 1e-30, 1)
+        require_number("dropout", self.dropout, 0, 1)
         require_choice("position", self.position, ("learned", "rope"))
         require_choice("norm", self.norm, ("layernorm", "rmsnorm"))
         require_choice("activation", self.activation, ("gelu", "relu2", "swiglu"))
@@ -91,7 +108,7 @@ class GPTConfig:
             f"head_dim is {self.head_dim}; rotary positions turn pairs of features, so n_embd / "
             f"n_head must be even",
         )
-        require(0 <= self.dropout < 1, f"dropout is {self.dropout}; expected 0 <= dropout < 1")
+        require(self.dropout < 1, f"dropout is {self.dropout}; expected 0 <= dropout < 1")
 
     @property
     def head_dim(self) -> int:

@@ -6,14 +6,14 @@ Byte-level BPE is that of Radford et al. (2019); its algorithm stands in `gptlib
 
 import json
 import operator
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import regex
 
+from gptlib.files import broken
 from gptlib.text.bpe import (
     BYTE_CHARACTERS,
     BYTE_ORDER,
@@ -25,6 +25,14 @@ from gptlib.text.bpe import (
     to_ids,
 )
 from gptlib.text.corpora import member_path
+from gptlib.text.tokenizer_files import (
+    open_tokenizer,
+    read_bpe,
+    read_characters,
+    read_special_tokens,
+    require_vocabulary,
+    write_tokenizer,
+)
 
 _CACHE_SIZE = 200_000  # words; a text has far fewer different ones, and the memory stays bounded
 _CHARACTER_BYTES = {character: byte for byte, character in BYTE_CHARACTERS.items()}
@@ -38,6 +46,8 @@ class Tokenizer:
     """
 
     def __init__(self, pieces: Sequence[bytes], special_tokens: Sequence[str] = ()) -> None:
+        if isinstance(special_tokens, str) or not all(isinstance(t, str) for t in special_tokens):
+            raise ValueError(f"special tokens are {special_tokens!r}; expected a list of strings")
         if len(set(special_tokens)) < len(special_tokens) or "" in special_tokens:
             raise ValueError(f"special tokens must differ and not be empty, got {special_tokens}")
         first = len(pieces)
@@ -97,7 +107,8 @@ class CharTokenizer(Tokenizer):
         if not characters:
             raise ValueError("no characters: the training text is empty; give one with at least "
                              "one character")
-        wrong = [c for c, n in Counter(characters).items() if n > 1 or len(c) != 1]
+        wrong = [c for c in characters if not isinstance(c, str) or len(c) != 1]
+        wrong = wrong or [c for c, n in Counter(characters).items() if n > 1]
         if wrong:
             raise ValueError(f"expected single characters, each once; got {wrong[0]!r}")
         super().__init__([_utf8(character) for character in characters])
@@ -122,13 +133,12 @@ class CharTokenizer(Tokenizer):
 
     def save(self, path: str | Path) -> None:
         """Write a small JSON file, atomically."""
-        _write_json(path, {"type": "characters", "characters": "".join(self.characters)})
+        write_tokenizer(path, {"type": "characters", "characters": "".join(self.characters)})
 
     @classmethod
     def load(cls, path: str | Path) -> "CharTokenizer":
         """Read what `save` wrote; ValueError if the file is another one or damaged."""
-        content = _read_json(path, "characters")
-        return cls(_field(content, "characters", str, path))
+        return _load(path, "characters")
 
 
 class ByteTokenizer(Tokenizer):
@@ -142,12 +152,12 @@ class ByteTokenizer(Tokenizer):
 
     def save(self, path: str | Path) -> None:
         """Write a small JSON file, atomically."""
-        _write_json(path, {"type": "bytes", "special_tokens": list(self.special_tokens)})
+        write_tokenizer(path, {"type": "bytes", "special_tokens": list(self.special_tokens)})
 
     @classmethod
     def load(cls, path: str | Path) -> "ByteTokenizer":
         """Read what `save` wrote; ValueError if the file is another one or damaged."""
-        return cls(_field(_read_json(path, "bytes"), "special_tokens", list, path))
+        return _load(path, "bytes")
 
 
 class BPETokenizer(Tokenizer):
@@ -235,7 +245,7 @@ class BPETokenizer(Tokenizer):
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
                       "use_regex": True}
         merges = [[_visible(left), _visible(right)] for left, right in self.merges]
-        _write_json(path, {
+        write_tokenizer(path, {
             "version": "1.0", "truncation": None, "padding": None,
             "added_tokens": [{"id": i, "content": token, **flags, "special": True}
                              for token, i in self.special_tokens.items()],
@@ -249,33 +259,37 @@ class BPETokenizer(Tokenizer):
     @classmethod
     def load(cls, path: str | Path) -> "BPETokenizer":
         """Read a tokenizer.json; ValueError if it is damaged or of another kind of tokenizer."""
-        content = _read_json(path, "BPE")
-        try:
-            model, split = content["model"], content["pre_tokenizer"]
-            ours = (split["type"] == "ByteLevel" and not split["add_prefix_space"]
-                    and split.get("use_regex", True) and not content["normalizer"]
-                    and not model.get("ignore_merges"))
-            special = sorted(content["added_tokens"], key=lambda token: token["id"])
-            merges = parse_merges(model["merges"])
-            tokenizer = cls(merges, [token["content"] for token in special])
-            same_ids = tokenizer._vocabulary() == model["vocab"] | tokenizer.special_tokens
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged or no byte-level BPE: {error!r}") from error
-        if not (ours and same_ids):
-            raise ValueError(f"{path} is a BPE of another kind; expected GPT-2's word split without"
-                             " normalizer, and ids in the order bytes, merges, special tokens. "
-                             "Load it with tokenizers.Tokenizer.from_file instead")
-        return tokenizer
+        return _load(path, "BPE")
 
 
 def load_tokenizer(path: str | Path) -> CharTokenizer | ByteTokenizer | BPETokenizer:
     """Load any tokenizer that this module has saved; the file says which one it is."""
-    kinds = {"characters": CharTokenizer, "bytes": ByteTokenizer, "BPE": BPETokenizer}
-    kind = _kind(_read_json(path))
-    if kind not in kinds:
-        raise ValueError(f"{path} holds no tokenizer of a known type, got {kind!r}; expected one "
-                         f"of {', '.join(kinds)}")
-    return kinds[kind].load(path)
+    return _load(path)
+
+
+KINDS = {"characters": CharTokenizer, "bytes": ByteTokenizer, "BPE": BPETokenizer}
+
+
+def _load(path: str | Path, kind: str | None = None) -> Any:
+    kind, fields = open_tokenizer(path, kind)
+    if kind == "characters":
+        characters = read_characters(fields)
+        return _built(path, "characters", lambda: CharTokenizer(characters))
+    if kind == "bytes":
+        special_tokens = read_special_tokens(fields)
+        return _built(path, "special_tokens", lambda: ByteTokenizer(special_tokens))
+    file = read_bpe(fields)
+    tokenizer = _built(path, "model.merges and added_tokens",
+                       lambda: BPETokenizer(parse_merges(file.merges), file.special_tokens))
+    require_vocabulary(fields, file.vocabulary, tokenizer._vocabulary())
+    return tokenizer
+
+
+def _built(path: str | Path, keys: str, build: Callable[[], Tokenizer]) -> Tokenizer:
+    try:
+        return build()
+    except ValueError as error:
+        raise broken(path, f"{keys} cannot be used: {error}") from error
 
 
 def _utf8(text: str) -> bytes:
@@ -292,9 +306,16 @@ def _visible(piece: bytes) -> str:
 
 
 def parse_merges(merges: Iterable[str | Sequence[str]]) -> list[tuple[bytes, bytes]]:
-    """Read merges in visible characters: "Ġt he" or ["Ġt", "he"]."""
-    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
-    return [(bytes_of(left), bytes_of(right)) for left, right in pairs]
+    """Read merges in visible characters, "Ġt he" or ["Ġt", "he"]; ValueError for others."""
+    pairs = []
+    for number, merge in enumerate(merges):
+        try:
+            left, right = merge.split(" ") if isinstance(merge, str) else merge
+            pairs.append((bytes_of(left), bytes_of(right)))
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"merge number {number} is {merge!r}; expected two tokens in visible "
+                             f"characters") from None
+    return pairs
 
 
 def bytes_of(visible: str) -> bytes:
@@ -308,36 +329,3 @@ def _to_bytes(merges: Iterable[Pair]) -> list[tuple[bytes, bytes]]:
         pairs.append((pieces[left], pieces[right]))
         pieces.append(pieces[left] + pieces[right])
     return pairs
-
-
-def _kind(content: dict[str, Any]) -> Any:
-    model = content.get("model")
-    return model.get("type") if isinstance(model, dict) else content.get("type")
-
-
-def _read_json(path: str | Path, kind: str | None = None) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # bad UTF-8 and bad JSON are both ValueErrors
-        raise ValueError(f"{path} is not a complete JSON file in UTF-8: {error}; was it cut off? "
-                         "Save the tokenizer again") from error
-    if not isinstance(content, dict) or kind and _kind(content) != kind:
-        found = repr(_kind(content)) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{path} holds {found}, expected a tokenizer of type {kind!r}; "
-                         "load_tokenizer(path) chooses the class by the file")
-    return content
-
-
-def _field(content: dict[str, Any], name: str, kind: type, path: str | Path) -> Any:
-    if not isinstance(content.get(name), kind):
-        raise ValueError(f"{path} has no {name!r} of type {kind.__name__}; save it again")
-    return content[name]
-
-
-def _write_json(path: str | Path, content: dict[str, Any]) -> None:
-    """Write aside, then replace: whoever is killed in between leaves the old file whole."""
-    path = Path(path)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    text = json.dumps(content, ensure_ascii=False, indent=1)
-    aside.write_text(text + "\n", encoding="utf-8", newline="\n")
-    os.replace(aside, path)

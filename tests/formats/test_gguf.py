@@ -1,70 +1,20 @@
-"""GGUF files: small ones written by the `gguf` library, and the real one that the book uses."""
+"""GGUF models: small ones written by the `gguf` library, and the real one that the book uses."""
 
 import gguf
 import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
+from small_gguf import TOKENS, tensors, write_gguf
 
-from gptlib.formats.gguf import GGUFTokenizer, dequantise, load_gguf, read_gguf
+from gptlib.formats.gguf import dequantise, load_gguf, read_gguf
 from gptlib.text.corpora import member_path
-from gptlib.text.tokenizers import BYTE_ORDER, BPETokenizer
 from gptlib.writing.generation import generate
-
-MERGES = BPETokenizer.train("the fox and the hen and the fox said that the hen is there " * 9,
-                            vocab_size=280, special_tokens=()).merges
-SPECIAL = ["<|endoftext|>", "<|im_end|>"]
-
-
-def visible(piece: bytes) -> str:
-    vocabulary = BPETokenizer([], ())._vocabulary()
-    characters = {BYTE_ORDER[i]: token for token, i in vocabulary.items()}
-    return "".join(characters[byte] for byte in piece)
-
-
-def write_file(path, kind=Kind.F32, architecture="llama", pre="smollm", leave_out=()):
-    """A model of 2 layers, 64 wide, 4 heads and 2 for keys and values, with random weights."""
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_block_count(2)
-    writer.add_context_length(32)
-    writer.add_embedding_length(64)
-    writer.add_feed_forward_length(96)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    pieces = [bytes([byte]) for byte in BYTE_ORDER] + [left + right for left, right in MERGES]
-    tokens = SPECIAL + [visible(piece) for piece in pieces]
-    writer.add_token_list(tokens)
-    writer.add_token_types([3, 3] + [1] * len(pieces))
-    writer.add_token_merges([f"{visible(left)} {visible(right)}" for left, right in MERGES])
-    rng = np.random.default_rng(0)
-    shapes = {"token_embd": (len(tokens), 64), "output_norm": (64,)}
-    for layer in range(2):
-        shapes |= {f"blk.{layer}.{name}": shape for name, shape in {
-            "attn_norm": (64,), "attn_q": (64, 64), "attn_k": (32, 64), "attn_v": (32, 64),
-            "attn_output": (64, 64), "ffn_norm": (64,), "ffn_gate": (96, 64),
-            "ffn_up": (96, 64), "ffn_down": (64, 96)}.items()}
-    for name, shape in shapes.items():
-        values = rng.normal(0, 0.3, shape).astype(np.float32)
-        if name in leave_out:
-            continue
-        if len(shape) == 1 or kind == Kind.F32:
-            writer.add_tensor(f"{name}.weight", values)
-        else:
-            writer.add_tensor(f"{name}.weight", gguf.quants.quantize(values, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 @pytest.mark.parametrize("kind", [Kind.Q8_0, Kind.Q4_1, Kind.F16])
 def test_quantised_tensors_equal_those_of_the_gguf_library(tmp_path, kind):
-    path = write_file(tmp_path / "model.gguf", kind)
+    path = write_gguf(tmp_path / "model.gguf", kind)
     theirs = {tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type)
               for tensor in gguf.GGUFReader(path).tensors}
     ours = read_gguf(path)
@@ -86,7 +36,7 @@ def test_a_block_of_four_bits_by_hand():
 
 def test_a_small_file_gives_the_logits_of_transformers_reading_it(tmp_path):
     transformers = pytest.importorskip("transformers")
-    path = write_file(tmp_path / "model.gguf")
+    path = write_gguf(tmp_path / "model.gguf")
     model, tokenizer = load_gguf(path)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         str(tmp_path), gguf_file=path.name, dtype=torch.float32)
@@ -95,8 +45,83 @@ def test_a_small_file_gives_the_logits_of_transformers_reading_it(tmp_path):
         torch.testing.assert_close(model(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)
 
 
+def test_an_output_layer_of_its_own_and_a_key_for_each_head_are_read_alike(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    own = np.random.default_rng(1).normal(0, 0.3, (len(TOKENS), 64)).astype(np.float32)
+    path = write_gguf(tmp_path / "model.gguf", keys={"llama.attention.head_count_kv": 4,
+                                                     "llama.rope.freq_base": 100.0},
+                      weights=tensors(kv=64) | {"output.weight": own})
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        str(tmp_path), gguf_file=path.name, dtype=torch.float32)
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(load_gguf(path)[0](ids), theirs(ids).logits, atol=1e-4,
+                                   rtol=1e-4)
+
+
+def test_missing_keys_have_the_defaults_of_llama_cpp(tmp_path):
+    every_head = tensors(kv=64)
+    told = {"llama.attention.head_count_kv": 4, "llama.rope.freq_base": 10_000.0,
+            "llama.rope.dimension_count": 16, "llama.attention.key_length": 16,
+            "llama.attention.value_length": 16, "llama.vocab_size": len(TOKENS),
+            "llama.rope.scaling.type": "none", "llama.expert_count": 0,
+            "llama.attention.causal": True, "general.alignment": 32,
+            "general.quantization_version": 2, "tokenizer.ggml.token_type": [1] * len(TOKENS),
+            "tokenizer.ggml.add_bos_token": False}
+    left_out = {key: None for key in told}
+    long, tokenizer = load_gguf(write_gguf(tmp_path / "a.gguf", keys=told, weights=every_head))
+    short, other = load_gguf(write_gguf(tmp_path / "b.gguf", keys=left_out, weights=every_head))
+    assert short.config == long.config
+    ids = torch.tensor([tokenizer.encode("the fox said <|im_end|>", allow_special=True)])
+    assert other.encode("the fox said <|im_end|>", allow_special=True) == ids[0].tolist()
+    assert torch.equal(short(ids), long(ids))
+    assert other.special_tokens == {}  # without types all tokens are ordinary
+
+
+def test_the_alignment_of_the_file_is_followed(tmp_path):
+    plain, _ = load_gguf(write_gguf(tmp_path / "a.gguf"))
+    for alignment in (8, 4096):
+        path = write_gguf(tmp_path / "b.gguf", keys={"general.alignment": alignment})
+        model, _ = load_gguf(path)
+        for name, tensor in plain.state_dict().items():
+            assert torch.equal(tensor, model.state_dict()[name])
+
+
+def test_what_a_file_tells_to_people_is_read_over(tmp_path):
+    told = {"general.name": "Fox", "general.tags": ["a", "b"], "general.file_type": 0,
+            "general.base_model.0.name": "Hen", "general.sampling.temp": 0.7,
+            "tokenizer.chat_template": "{{ messages }}", "tokenizer.ggml.eos_token_id": 1,
+            "tokenizer.ggml.scores": [0.0] * len(TOKENS)}
+    model, _ = load_gguf(write_gguf(tmp_path / "a.gguf", keys=told))
+    plain, _ = load_gguf(write_gguf(tmp_path / "b.gguf"))
+    ids = torch.arange(9)[None]
+    assert torch.equal(model(ids), plain(ids))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_logits_are_nearly_the_same_in_every_type(tmp_path, dtype):
+    path = write_gguf(tmp_path / "model.gguf", Kind.Q8_0)
+    model, _ = load_gguf(path, dtype=dtype)
+    ids = torch.arange(12)[None]
+    expected = load_gguf(path)[0](ids)
+    assert model(ids).dtype == dtype
+    torch.testing.assert_close(model(ids).float(), expected, rtol=0, atol=0.1)
+
+
+def test_a_type_that_holds_no_weights_or_not_these_is_refused(tmp_path):
+    path = write_gguf(tmp_path / "a.gguf")
+    for dtype in (torch.int32, torch.complex64, "float32"):
+        with pytest.raises(ValueError, match="dtype is .*; expected float64"):
+            load_gguf(path, dtype=dtype)
+    for value, dtype in ((1e5, torch.float16), (np.inf, torch.float32)):
+        path = write_gguf(tmp_path / "a.gguf", weights={
+            "output_norm.weight": np.full(64, value, np.float32)})
+        with pytest.raises(ValueError, match="a.gguf: output_norm.weight holds .* not finite"):
+            load_gguf(path, dtype=dtype)
+
+
 def test_the_context_and_the_type_of_the_weights_can_be_chosen(tmp_path):
-    model, _ = load_gguf(write_file(tmp_path / "model.gguf"), context_length=8,
+    model, _ = load_gguf(write_gguf(tmp_path / "model.gguf"), context_length=8,
                          dtype=torch.bfloat16)
     assert model.config.context_length == 8 and not model.training
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
@@ -105,47 +130,19 @@ def test_the_context_and_the_type_of_the_weights_can_be_chosen(tmp_path):
         model(torch.zeros(1, 9, dtype=torch.int64))
 
 
-def test_the_tokenizer_splits_digits_and_keeps_special_tokens_apart(tmp_path):
-    tokenizer = GGUFTokenizer(read_gguf(write_file(tmp_path / "m.gguf")).metadata)
-    ids = tokenizer.encode("the 12<|im_end|>", allow_special=True)
-    assert [tokenizer.token_bytes[i] for i in ids] == [b"the", b" ", b"1", b"2", b"<|im_end|>"]
-    assert ids[-1] == 1 == tokenizer.special_tokens["<|im_end|>"]
-    assert 1 not in tokenizer.encode("<|im_end|>")  # ordinary text unless allowed
-    for text in ("", "naïve 🎉\n\n x", "你好"):
-        assert tokenizer.decode(tokenizer.encode(text)) == text
+@pytest.mark.parametrize("wrong", [33, 0, -1, 8.0, True])
+def test_a_context_that_the_file_does_not_have_is_refused(tmp_path, wrong):
+    path = write_gguf(tmp_path / "model.gguf")
+    assert load_gguf(path, context_length=32)[0].config.context_length == 32
+    with pytest.raises(ValueError, match=f"context_length is {wrong}; "):
+        load_gguf(path, context_length=wrong)
 
 
-def test_bad_files_are_refused_with_what_is_wrong(tmp_path):
-    with pytest.raises(ValueError, match="missing.gguf does not exist"):
-        read_gguf(tmp_path / "missing.gguf")
-    path = tmp_path / "other.gguf"
-    path.write_bytes(b"")
-    with pytest.raises(ValueError, match="is empty"):
-        read_gguf(path)
-    path.write_bytes(b"PK\x03\x04 not this")
-    with pytest.raises(ValueError, match="expected a GGUF file"):
-        read_gguf(path)
-    whole = write_file(tmp_path / "whole.gguf").read_bytes()
-    path.write_bytes(whole[:3000])
-    with pytest.raises(ValueError, match="damaged or cut off"):
-        read_gguf(path)
-    path.write_bytes(whole[:-500])
-    with pytest.raises(ValueError, match="it was cut off"):
+def test_a_context_too_long_for_the_memory_has_to_be_shortened(tmp_path):
+    path = write_gguf(tmp_path / "m.gguf", keys={"llama.context_length": 2**31})
+    with pytest.raises(ValueError, match="llama.context_length is 2,147,483,648.*at most 262,144"):
         load_gguf(path)
-    path.write_bytes(whole[:4] + (9).to_bytes(4, "little") + whole[8:])
-    with pytest.raises(ValueError, match="GGUF version 9"):
-        read_gguf(path)
-
-
-def test_files_of_another_kind_are_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match="architecture 'qwen2'"):
-        load_gguf(write_file(tmp_path / "a.gguf", architecture="qwen2"))
-    with pytest.raises(ValueError, match="GGUF type 2"):
-        load_gguf(write_file(tmp_path / "b.gguf", Kind.Q4_0))
-    with pytest.raises(ValueError, match="tokenizer is .*'llama-bpe'"):
-        load_gguf(write_file(tmp_path / "c.gguf", pre="llama-bpe"))
-    with pytest.raises(ValueError, match="no tensor 'blk.1.attn_k.weight'"):
-        load_gguf(write_file(tmp_path / "d.gguf", leave_out=("blk.1.attn_k",)))
+    assert load_gguf(path, context_length=64)[0].config.context_length == 64
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """Parity with Transformers on small random weights: GPT-2 both ways, and Llama's block."""
 
-import dataclasses
 import json
 
 import pytest
 import torch
 import transformers
+from small_huggingface import TEXT, shake, small_gpt
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from gptlib.formats.huggingface import from_huggingface, to_huggingface
@@ -15,26 +15,11 @@ from gptlib.model.gpt import GPT
 from gptlib.text.tokenizers import BPETokenizer, CharTokenizer
 
 transformers.logging.set_verbosity_error()
-TEXT = "the cat sat on the mat, the rat sat on the cat; that is that. " * 3
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
     return BPETokenizer.train(TEXT, vocab_size=270)
-
-
-def shake(model: torch.nn.Module) -> torch.nn.Module:
-    """Random values everywhere, also in biases and norms, which start at zero and one."""
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.eval()
-
-
-def small_gpt(tokenizer, **changes) -> GPT:
-    config = GPTConfig(tokenizer.vocab_size, context_length=32, n_layer=2, n_head=4, n_embd=32)
-    return shake(GPT(dataclasses.replace(config, **changes)))
 
 
 def small_gpt2(**changes) -> GPT2LMHeadModel:
@@ -127,8 +112,8 @@ def test_other_tokenizers_architectures_and_folders_are_refused(tmp_path, tokeni
 def test_weights_that_do_not_fit_the_config_are_refused(tmp_path, tokenizer):
     to_huggingface(small_gpt(tokenizer), tokenizer, tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
-    for field, value, message in (("n_layer", 3, "no 'h.2.ln_1.weight'"),
-                                  ("n_positions", 16, "don't fit the shape")):
+    for field, value, message in (("n_layer", 3, "h.2.attn.c_attn.bias is missing"),
+                                  ("n_positions", 16, r"wpe.weight has the shape \(32, 32\)")):
         (tmp_path / "config.json").write_text(json.dumps(written | {field: value}))
         with pytest.raises(ValueError, match=message):
             from_huggingface(tmp_path)
