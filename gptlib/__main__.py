@@ -1,8 +1,16 @@
 """The command line: `python -m gptlib corpora | train | generate | export`."""
 
+import signal
+import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while PyTorch is read: no traceback
+
+import contextlib
 import dataclasses
 import inspect
-import sys
+import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -11,20 +19,33 @@ import torch
 import typer
 from tqdm import tqdm
 
-from gptlib.formats.checkpoint import load_checkpoint, model_path, save_checkpoint
-from gptlib.formats.huggingface import to_huggingface
+from gptlib.files import is_unused, replace_files
+from gptlib.formats import huggingface
+from gptlib.formats.checkpoint import (
+    FILES,
+    has_checkpoint,
+    load_checkpoint,
+    model_path,
+    save_checkpoint,
+)
 from gptlib.model.gpt import GPT
 from gptlib.runtime import best_device, process_group, rank, setup
 from gptlib.text import corpora as texts
 from gptlib.text.tokenizers import Tokenizer
 from gptlib.training import runs
-from gptlib.training.runs import RunConfig
+from gptlib.training.config import require_whole
+from gptlib.training.run_config import RunConfig
 from gptlib.writing.generation import stream
 from gptlib.writing.inference import InferenceModel
+from gptlib.writing.sampling import DECODING
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False,
                   help="Fetch the book's texts, train a GPT, let it write, export it.")
+
+# what an export writes, and what it removes of a model of another kind
+EXPORTS = {"gptlib": (*FILES, *huggingface.FILES, *huggingface._LEFT_OVER),
+           "huggingface": (*huggingface.FILES, *huggingface._LEFT_OVER, *FILES)}
 
 Out = Annotated[Path, typer.Option(help="Folder of the run: checkpoint and log.jsonl.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
@@ -32,12 +53,19 @@ Threads = Annotated[int | None, typer.Option(
     help="CPU threads. The same number repeats a run exactly. Default: GPTLIB_THREADS, or 1.")]
 Model = Annotated[str, typer.Option(help="Folder of a checkpoint, or the name of a model that "
                                     "comes with the book.")]
+Temperature = Annotated[float, typer.Option(help="0: always the likeliest token.")]
+TopK = Annotated[int | None, typer.Option(help="Only the k likeliest.")]
+TopP = Annotated[float | None, typer.Option(help="Only the likeliest, p together.")]
+MinP = Annotated[float | None, typer.Option(help="Only those p times as likely as the likeliest.")]
+Penalty = Annotated[float, typer.Option(help="Above 1: fewer repetitions.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed, the same text.")]
 
 
 @app.command("corpora")
 def fetch_corpora(
     name: Annotated[str | None, typer.Argument(help="A corpus or source; without: a list.")] = None,
-    fetch_all: Annotated[bool, typer.Option("--all", help="Fetch all (57 MB), once.")] = False,
+    fetch_all: Annotated[bool, typer.Option(
+        "--all", help=f"Fetch all ({texts.download_megabytes():.0f} MB), once.")] = False,
 ) -> None:
     """List the corpora, or fetch one, or all.
 
@@ -47,6 +75,7 @@ def fetch_corpora(
     """
     if fetch_all:
         texts.fetch_all()
+        print(f"{len(texts.sources())} sources are in {texts.cache_folder()}")
     elif name in texts.names():
         documents = texts.documents(name)
         print(f"{name}: {len(documents)} documents, {sum(map(len, documents)):,} characters")
@@ -92,29 +121,26 @@ def train(
     """Train a GPT. Ctrl-C stops it with a checkpoint, and --resume goes on from there.
 
     \b
-    Example:
+    Examples:
       python -m gptlib train --corpus stories --minutes 5 --out runs/stories
+      python -m gptlib train --resume --out runs/stories
+    \b
+    A model that other programs can read, for export --to huggingface:
+      python -m gptlib train --corpus stories --block gpt2 --minutes 5 --out runs/gpt2
     \b
     In two processes, each with half of every batch (and with its own GPU, given --device cuda):
-      python -m torch.distributed.run --nproc_per_node=2 -m gptlib train --corpus stories ...
+      python -m torch.distributed.run --nproc_per_node=2 -m gptlib train --corpus stories --out two
     """
     check_device(device)
-    start = 0
+    if minutes is not None and given(context, "max_steps"):
+        raise ValueError("--minutes and --max-steps both say where the run ends; expected one")
     if resume:
-        config, start = resumed_config(context, out)
+        config = resumed_config(context, out)
     else:
         config = RunConfig(**settings | {"corpus": tuple(settings["corpus"])})
     with process_group(device) as own_device:
-        options = {"device": own_device, "threads": threads, "shard": shard}
-        if minutes is not None:
-            steps = start + runs.steps_in(minutes, config, **options)
-            config = dataclasses.replace(config, max_steps=steps)
-        progress = runs.run(config, out, continued=resume, **options)
-        if rank()[0] == 0:
-            watch(progress, config.max_steps, start, out)
-        else:
-            for _ in progress:  # works along; the first process reports
-                pass
+        watch(runs.run(config, out, continued=resume, minutes=minutes, device=own_device,
+                       threads=threads, shard=shard), out)
 
 
 @app.command()
@@ -122,13 +148,12 @@ def generate(
     prompt: Annotated[str, typer.Option(help="The beginning of the text.")],
     model: Model,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the continuation.")] = 200,
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Only the likeliest, p together.")] = 0.95,
-    min_p: Annotated[float | None, typer.Option(help="Only those p times as likely as the "
-                                                "likeliest.")] = None,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: fewer repetitions.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="The same seed, the same text.")] = None,
+    temperature: Temperature = DECODING["temperature"],
+    top_k: TopK = None,
+    top_p: TopP = DECODING["top_p"],
+    min_p: MinP = None,
+    repetition_penalty: Penalty = 1.0,
+    seed: Seed = None,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -136,22 +161,25 @@ def generate(
 
     \b
     Example:
-      python -m gptlib generate --model models/stories --prompt "Once upon a time"
+      python -m gptlib generate --model stories --prompt "Once upon a time"
     """
     setup(0, threads)
     check_device(device)
-    gpt, tokenizer, _ = open_model(model)
     generator = torch.Generator()
+    require_whole("seed", 0 if seed is None else seed, 0, 2**63 - 1)
     generator.seed() if seed is None else generator.manual_seed(seed)
-    start = [i for token, i in tokenizer.special_tokens.items() if token == runs.END]
+    gpt, tokenizer, _ = open_model(model_folder(model))
+    start = [i for token, i in tokenizer.special_tokens.items() if token == texts.END]
     pieces = stream(InferenceModel(gpt.to(device)), tokenizer, prompt,
                     max_new_tokens=max_new_tokens, temperature=temperature,
-                    top_k=top_k, top_p=top_p, min_p=min_p,
-                    repetition_penalty=repetition_penalty, start_tokens=start,
-                    generator=generator)
-    print(prompt, end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
+                    top_k=top_k, top_p=top_p, min_p=min_p, start_tokens=start,
+                    repetition_penalty=repetition_penalty, generator=generator)
+    try:
+        first = next(pieces, "")  # a mistake in the settings shows before anything is written
+        for piece in itertools.chain((prompt, first), pieces):
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:  # the reader has seen enough
+        pass
     print()
 
 
@@ -161,44 +189,89 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     to: Annotated[str, typer.Option(help="huggingface (GPT-2's block only), or gptlib: a "
                                     "checkpoint of half the size, without optimizer.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the model in --out.")] = False,
 ) -> None:
     """Write a model for other programs, or small enough to pass on.
 
     \b
-    Example:
-      python -m gptlib export --model runs/stories --to huggingface --out stories-hf
+    Examples:
+      python -m gptlib export --model runs/stories --to gptlib --out runs/stories-small
+      python -m gptlib export --model runs/gpt2 --to huggingface --out runs/gpt2-hf
     """
-    gpt, tokenizer, metadata = open_model(model)
-    if to == "huggingface":
-        to_huggingface(gpt, tokenizer, out)
-    elif to == "gptlib":
-        step = metadata.pop("step")
-        save_checkpoint(out, gpt, tokenizer, step=step, metadata=metadata, dtype=torch.bfloat16)
-    else:
+    if to not in EXPORTS:
         raise ValueError(f"--to is {to!r}; expected huggingface or gptlib")
-    print(f"written: {out}")
+    source = model_folder(model)
+    gpt, tokenizer, metadata = open_model(source)
+    step = metadata.pop("step")
+    check_target(source, out, force)
+
+    def write(folder: Path) -> None:
+        if to == "huggingface":
+            huggingface.to_huggingface(gpt, tokenizer, folder)
+        else:
+            save_checkpoint(folder, gpt, tokenizer, step=step, metadata=metadata,
+                            dtype=torch.bfloat16)
+
+    missing = [path for path in (out, *out.parents) if not path.exists()]
+    try:
+        replace_files(out, EXPORTS[to], write)
+    except Exception:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+    print(f"{out}: {source} after {step} steps, written for {to}")
 
 
-def watch(progress: Iterator[runs.Progress], max_steps: int, start: int, out: Path) -> None:
-    """Let a run go on to its end, with a progress bar."""
-    with tqdm(total=max_steps, initial=start, unit="step", disable=None) as bar:
-        for at in progress:
-            bar.update(at.step.step - bar.n)
-            bar.set_postfix(loss=f"{at.step.loss:.3f}")
-            if at.val_loss is not None:
-                bar.write(f"step {at.step.step} of {max_steps}: held-out loss "
-                          f"{at.val_loss:.4f} nats per token", file=sys.stdout)
-    step = load_checkpoint(out)[2]["step"]
-    end = "finished" if step >= max_steps else "stopped; go on with --resume"
-    print(f"{out}: {step} of {max_steps} steps, {end}")
+def check_target(source: Path, out: Path, force: bool) -> None:
+    """Refuse to export into the model itself, and over other things; over another model, too,
+    without `force`."""
+    real = Path(os.path.realpath(out))
+    if any(each.exists() and each.samefile(source) for each in (real, *real.parents)):
+        raise ValueError(f"--out is {out}, which is the model {source} itself or lies inside it; "
+                         f"expected another folder: the export would destroy what it reads")
+    if is_unused(out):
+        return
+    if not (out / "config.json").is_file() and not has_checkpoint(out):
+        raise ValueError(f"--out is {out}, which is there and holds no model; expected a new or an "
+                         f"empty folder: choose another")
+    if not force:
+        raise ValueError(f"{out} already holds a model; expected a new folder: choose another, or "
+                         f"replace that model (--force)")
 
 
-def open_model(name: str) -> tuple[GPT, Tokenizer, dict]:
-    """A model by folder or by the name of one that comes with the book, with its tokenizer."""
+def watch(progress: Iterator[runs.Progress], out: Path) -> None:
+    """Let a run go on to its end, with a progress bar; of several processes the first tells."""
+    if rank()[0] > 0:
+        for _ in progress:
+            pass
+        return
+    first = next(progress, None)
+    if first is not None:
+        with tqdm(total=first.max_steps, initial=first.step.step - 1, unit="step",
+                  disable=None) as bar:
+            for at in itertools.chain([first], progress):
+                bar.update(at.step.step - bar.n)
+                bar.set_postfix(loss=f"{at.step.loss:.3f}")
+                if at.val_loss is not None:
+                    bar.write(f"step {at.step.step} of {at.max_steps}: held-out loss "
+                              f"{at.val_loss:.4f} nats per token", file=sys.stdout)
+    config, step = runs.stored_config(out)
+    end = "finished" if step >= config.max_steps else "stopped; go on with --resume"
+    print(f"{out}: {step} of {config.max_steps} steps, {end}")
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model: a path, or the name of one that comes with the book."""
     is_folder = Path(name).exists() or "/" in name or "\\" in name
-    model, tokenizer, metadata = load_checkpoint(name if is_folder else model_path(name))
+    return Path(name) if is_folder else model_path(name)
+
+
+def open_model(folder: Path) -> tuple[GPT, Tokenizer, dict]:
+    """A model with its tokenizer and metadata."""
+    model, tokenizer, metadata = load_checkpoint(folder)
     if tokenizer is None:
-        raise ValueError(f"{name} holds no tokenizer; expected a checkpoint saved with one")
+        raise ValueError(f"{folder} holds no tokenizer; expected a checkpoint saved with one")
     return model, tokenizer, metadata
 
 
@@ -209,29 +282,44 @@ def check_device(name: str) -> None:
                          + (f" and {best_device().type}" if best_device().type != "cpu" else ""))
 
 
-def resumed_config(context: typer.Context, out: Path) -> tuple[RunConfig, int]:
-    """The settings of the run in `out` and its step; other settings on the line are refused."""
-    names = [field.name for field in dataclasses.fields(RunConfig)]
-    given = [name for name in names
-             if context.get_parameter_source(name).name == "COMMANDLINE"]
-    changed = ["--" + name.replace("_", "-") for name in given if name != "max_steps"]
+def given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    return context.get_parameter_source(name).name == "COMMANDLINE"
+
+
+def resumed_config(context: typer.Context, out: Path) -> RunConfig:
+    """The settings of the run in `out`; other settings on the line are refused."""
+    names = [field.name for field in dataclasses.fields(RunConfig) if given(context, field.name)]
+    changed = ["--" + name.replace("_", "-") for name in names if name != "max_steps"]
     if changed:
         raise ValueError(f"--resume goes on with the run's own settings, got {', '.join(changed)}: "
                          f"leave them out (--max-steps and --minutes may change the end)")
-    config, step = runs.stored_config(out)
-    if "max_steps" in given:
+    config, _ = runs.stored_config(out)
+    if "max_steps" in names:
         config = dataclasses.replace(config, max_steps=context.params["max_steps"])
-    return config, step
+    return config
 
 
 def main() -> None:
     """Run the command line; an error is one line, not a traceback."""
     for output in (sys.stdout, sys.stderr):
         output.reconfigure(encoding="utf-8", errors="replace")  # Windows has others by default
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        app(prog_name="python -m gptlib")
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        try:
+            app(prog_name="python -m gptlib")
+        finally:
+            sys.stdout.flush()  # here, or Python reports a pipe without a reader at its end
+    except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):
+            raise  # not the memory: a fault of the program, whose place shall be seen
+        if not isinstance(error, BrokenPipeError):
+            print("error:", " ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # the rest goes nowhere, or Python would try once more and complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 

@@ -1,13 +1,16 @@
-"""Seeds, threads, devices and processes: what makes a run repeat the same numbers elsewhere."""
+"""Seeds, threads, devices, processes, signals: what a run needs to repeat its numbers elsewhere."""
 
 import contextlib
 import os
 import random
+import signal
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.distributed as distributed
+
+MOST_THREADS = 1024  # beyond it the system may refuse to start them, and ends the process
 
 
 def setup(seed: int = 0, threads: int | None = None) -> None:
@@ -18,12 +21,13 @@ def setup(seed: int = 0, threads: int | None = None) -> None:
     training steps other digits. Set GPTLIB_THREADS=2 to train about 1.5 times as fast on two
     quiet cores and accept that.
     """
+    name, value = "threads", threads
     if threads is None:
-        value = os.environ.get("GPTLIB_THREADS", "1")
-        if not value.isdigit() or int(value) < 1:
-            raise ValueError(f"GPTLIB_THREADS is {value!r}; expected a whole number, 1 or more")
-        threads = int(value)
-    torch.set_num_threads(threads)
+        name, value = "GPTLIB_THREADS", os.environ.get("GPTLIB_THREADS", "1")
+    number = int(value) if str(value).isdecimal() else 0
+    if not 1 <= number <= MOST_THREADS:
+        raise ValueError(f"{name} is {value!r}; expected a whole number from 1 to {MOST_THREADS}")
+    torch.set_num_threads(number)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -36,6 +40,16 @@ def best_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def memory(device: torch.device) -> int | None:
+    """Bytes of memory of a GPU, or of the whole machine; None where the system does not tell."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
 
 
 def device_of(model: object) -> torch.device:
@@ -61,6 +75,31 @@ def mode(model: object, training: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def interruptions() -> Iterator[list[int]]:
+    """A list that is empty until Ctrl-C (or a request to terminate) arrives, once.
+
+    The next one has its usual effect. Outside the main thread nothing is caught.
+    """
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    try:
+        for number in before:
+            signal.signal(number, note)
+    except ValueError:
+        before = {}  # outside the main thread nothing can be caught, and nothing arrives
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def process_group(device: str | torch.device = "cpu") -> Iterator[torch.device]:
     """Join the other processes inside `with`; yields this process's device.
 
@@ -71,7 +110,11 @@ def process_group(device: str | torch.device = "cpu") -> Iterator[torch.device]:
     if "WORLD_SIZE" not in os.environ:
         yield device
         return
-    backend, own = "gloo", int(os.environ["LOCAL_RANK"])
+    number = os.environ.get("LOCAL_RANK", "nothing")
+    if not number.isdecimal():
+        raise ValueError(f"WORLD_SIZE is set and LOCAL_RANK is {number}; expected both as "
+                         f"python -m torch.distributed.run sets them, or neither")
+    backend, own = "gloo", int(number)
     if device.type == "cuda":
         if own >= torch.cuda.device_count():
             raise ValueError(f"this is process {own} of its machine, which has "

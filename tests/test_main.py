@@ -1,6 +1,7 @@
+"""The command line: train, stop, go on, write."""
+
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -10,12 +11,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from gptlib import __main__
 from gptlib.__main__ import app
 from gptlib.formats.checkpoint import load_checkpoint, save_checkpoint
 from gptlib.model.config import GPTConfig
 from gptlib.model.gpt import GPT
-from gptlib.text.tokenizers import BPETokenizer, ByteTokenizer
+from gptlib.text import corpora
+from gptlib.text.tokenizers import ByteTokenizer
 
 SMALL = ("--vocab-size 280 --context-length 16 --n-layer 1 --n-head 2 --n-embd 16 --batch-size 2 "
          "--dropout 0.1 --evaluate-every 1000 --checkpoint-every 1000").split()
@@ -93,50 +94,6 @@ def test_text_is_written_as_utf8_even_if_the_terminal_says_otherwise(folder):
     assert result.returncode == 0 and result.stdout.startswith("é三🙂".encode())
 
 
-def test_export_halves_the_weights_and_keeps_the_model(folder, tmp_path):
-    result = invoke("export", "--model", folder, "--to", "gptlib", "--out", tmp_path / "small")
-    assert result.exit_code == 0
-    sizes = [(path / "model.safetensors").stat().st_size for path in (folder, tmp_path / "small")]
-    assert sizes[1] < 0.6 * sizes[0]
-    before, after = load_checkpoint(folder), load_checkpoint(tmp_path / "small")
-    ids = torch.tensor([[1, 2, 3]])
-    assert after[2] == before[2]
-    torch.testing.assert_close(after[0](ids), before[0](ids), atol=0.02, rtol=0.02)
-
-
-def test_export_to_hugging_face_writes_its_files(tmp_path):
-    tokenizer = BPETokenizer.train("to be or not to be " * 20, 260)
-    shape = dict(context_length=16, n_layer=1, n_head=2, n_embd=16)
-    save_checkpoint(tmp_path / "gpt2", GPT(GPTConfig(260, **shape)), tokenizer)
-    save_checkpoint(tmp_path / "new", GPT(GPTConfig.modern(260, **shape)), tokenizer)
-    options = ["--to", "huggingface", "--out", tmp_path / "hf"]
-    assert isinstance(invoke("export", "--model", tmp_path / "new", *options).exception, ValueError)
-    assert invoke("export", "--model", tmp_path / "gpt2", *options).exit_code == 0
-    assert '"gpt2"' in (tmp_path / "hf" / "config.json").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("arguments, message", [
-    (["train", "--out", "x"], "no corpus is named"),
-    (["train", "--out", "x", "--corpus", "nowhere"], "neither a corpus nor a file"),
-    (["train", "--out", "x", "--resume"], "no checkpoint at"),
-    (["train", "--out", "x", "--corpus", "stories", "--n-embd", "30"], "multiple of"),
-    (["train", "--out", "x", "--corpus", "stories", "--device", "abacus"], "this machine has cpu"),
-    (["generate", "--model", "nobody", "--prompt", "a"], "there is no model"),
-    (["generate", "--model", "./nowhere", "--prompt", "a"], "no checkpoint at"),
-    (["corpora", "nothing"], "unknown source"),
-])
-def test_mistakes_end_with_one_line_and_code_1(arguments, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["gptlib", *arguments])
-    monkeypatch.setattr(sys, "stdout", open(os.devnull, "w", encoding="utf-8"))
-    monkeypatch.setattr(sys, "stderr", open(tmp_path / "errors", "w+", encoding="utf-8"))
-    with pytest.raises(SystemExit) as exit:
-        __main__.main()
-    sys.stderr.seek(0)
-    errors = sys.stderr.read()
-    assert exit.value.code == 1 and message in errors and errors.count("\n") == 1
-
-
 def test_a_wrong_option_ends_with_code_2_and_without_a_traceback():
     result = finished("train", "--out", "x", "--n-layer", "many")
     assert result.returncode == 2 and "Traceback" not in result.stderr
@@ -152,10 +109,10 @@ def test_resume_refuses_other_settings(text_file, tmp_path):
     assert "4 of 4 steps, finished" in longer.output
 
 
-@pytest.mark.parametrize("name", ["corpora", "train", "generate", "export"])
-def test_help_shows_an_example_on_one_line(name):
-    text = invoke(name, "--help").output
-    assert re.search(rf"python -m gptlib {name} \S.*\S", text)
+def test_corpora_tells_what_all_of_them_weigh():
+    """Each wheel once: several sources lie in the same one."""
+    wheels = {each.wheel_sha256: each.megabytes for each in corpora.sources().values()}
+    assert f"({sum(wheels.values()):.0f} MB)" in invoke("corpora", "--help").output
 
 
 def test_corpora_lists_names_and_licences():

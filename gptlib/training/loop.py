@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gptlib.runtime import device_of, mode, rank, whole
-from gptlib.training.config import TrainConfig
+from gptlib.training.config import TrainConfig, require_whole
 from gptlib.training.optim import learning_rate_at
 
 IGNORED = -100  # a target with this value is not predicted: padding, or another speaker's words
@@ -61,6 +61,7 @@ def train(model: torch.nn.Module, batches: Iterable[tuple[Tensor, Tensor]],
     A loss or a gradient that is not finite raises FloatingPointError and leaves the weights as
     they were. However the loop ends, the model gets back its mode (train or eval).
     """
+    require_whole("start", start, 0, config.max_steps)
     forward, scaler = _prepare(model, optimizer, config)
     batches = iter(batches)
     with mode(model, training=True):
@@ -146,14 +147,9 @@ def _take(batches: Iterator, count: int, number: int, steps: int) -> list:
 def _prepare(model: torch.nn.Module, optimizer: torch.optim.Optimizer,
              config: TrainConfig) -> tuple[Callable[[Tensor], Tensor], torch.amp.GradScaler]:
     device = device_of(model).type
-    if config.precision == "float16" and device != "cuda":
-        raise ValueError(f"precision is 'float16' and the model is on {device}; float16 "
-                         f"training needs a CUDA GPU: use 'bfloat16' or 'float32'")
+    config.require_machine(device, rank()[1])
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    if config.shard and rank()[1] == 1:
-        raise ValueError("shard is True in a single process; expected several: start them with "
-                         "python -m torch.distributed.run --nproc_per_node=2")
     if rank()[1] > 1 and not _is_sharded(model):
         for tensor in (*model.parameters(), *model.buffers()):
             distributed.broadcast(tensor.detach(), src=0)  # all start from the first one's weights

@@ -7,84 +7,37 @@ module.
 
 import contextlib
 import dataclasses
-import json
-import signal
+import math
 import statistics
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Self
 
 import torch
 
-from gptlib.formats.checkpoint import load_checkpoint, resume, save_checkpoint
-from gptlib.model.config import GPTConfig
+from gptlib.files import broken, is_unused
+from gptlib.formats.checkpoint import (
+    FILES,
+    has_checkpoint,
+    load_checkpoint,
+    resume,
+    save_checkpoint,
+)
+from gptlib.model.config import require_number
 from gptlib.model.gpt import GPT
-from gptlib.runtime import largest_of_all, rank, setup
+from gptlib.runtime import interruptions, largest_of_all, rank, setup
 from gptlib.text import corpora
 from gptlib.text.corpora import END, HELD_OUT
 from gptlib.text.datasets import TokenDataset, batches
 from gptlib.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
+from gptlib.training import run_log, run_record
 from gptlib.training.config import TrainConfig
 from gptlib.training.evaluation import evaluate_loss
 from gptlib.training.loop import Step, train
 from gptlib.training.optim import AdamW, Muon, parameter_groups
-
-
-def _setting(default, help: str):
-    return field(default=default, metadata={"help": help})
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """All that decides the outcome of a run. It is stored with the checkpoint, for resuming.
-
-    The help texts are those of `python -m gptlib train --help`.
-    """
-
-    corpus: tuple[str, ...] = _setting((), "A corpus, a text file or a folder; repeat it to join "
-                                       "several. A tenth of the first is held out.")
-    tokenizer: str = _setting("bpe", "bpe, byte or char.")
-    vocab_size: int = _setting(4096, "Tokens of the BPE.")
-    block: str = _setting("modern", "modern (GPTConfig.modern) or gpt2.")
-    context_length: int = _setting(256, "Tokens that the model can read.")
-    n_layer: int = _setting(4, "Blocks.")
-    n_head: int = _setting(4, "Attention heads.")
-    n_embd: int = _setting(128, "Width of the residual stream.")
-    dropout: float = _setting(0.0, "Share of activations set to zero.")
-    optimizer: str = _setting("muon", "muon (AdamW beside the blocks' matrices) or adamw.")
-    learning_rate: float = _setting(3e-3, "Of AdamW.")
-    muon_learning_rate: float = _setting(0.02, "Of Muon.")
-    weight_decay: float = _setting(0.1, "Of all matrices.")
-    schedule: str = _setting("linear", "Decay: constant, linear or cosine.")
-    warmup_steps: int = _setting(20, "Steps over which the rate rises.")
-    decay_fraction: float = _setting(1.0, "Last part of the run, in which the rate decays.")
-    batch_size: int = _setting(16, "Windows in a step.")
-    max_steps: int = _setting(500, "Optimizer steps in the whole run.")
-    precision: str = _setting("float32", "float32, bfloat16 or float16.")
-    seed: int = _setting(0, "Of weights, dropout and batches.")
-    evaluate_every: int = _setting(100, "Steps between two held-out losses.")
-    checkpoint_every: int = _setting(100, "Steps between two checkpoints.")
-
-    def __post_init__(self) -> None:
-        choices = {"tokenizer": ("bpe", "byte", "char"), "block": ("modern", "gpt2"),
-                   "optimizer": ("muon", "adamw")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of "
-                                 f"{', '.join(allowed)}")
-        for name in ("evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more steps")
-        if not self.corpus:
-            raise ValueError("no corpus is named; expected at least one, such as 'stories', or "
-                             "the path of a text file")
-
-    @classmethod
-    def from_dict(cls, values: dict) -> Self:
-        """The inverse of `dataclasses.asdict`, from JSON."""
-        return cls(**{**values, "corpus": tuple(values["corpus"])})
+from gptlib.training.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -103,7 +56,10 @@ def split_documents(corpus: Sequence[str]) -> tuple[list[str], list[str]]:
     others are there to learn from. Of fewer than ten documents the last tenth of each is held
     out. What is held out is removed from the other corpora, should they contain it.
     """
-    parts = [_documents(name) for name in corpus]
+    return _split([_documents(name) for name in corpus])
+
+
+def _split(parts: list[list[str]]) -> tuple[list[str], list[str]]:
     first = parts[0]
     if len(first) >= HELD_OUT:
         held_out = first[HELD_OUT - 1::HELD_OUT]
@@ -124,43 +80,80 @@ def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> torch.Te
     if END in tokenizer.special_tokens:
         text = END + "".join(document + END for document in documents)
         return torch.tensor(tokenizer.encode(text, allow_special=True))
-    return torch.tensor(tokenizer.encode("\n\n".join(documents)))
+    return torch.tensor(tokenizer.encode("\n\n".join(documents)), dtype=torch.long)
 
 
 def run(config: RunConfig, folder: str | Path, *, continued: bool = False,
-        device: str | torch.device = "cpu", threads: int | None = None,
-        shard: bool = False) -> Iterator[Progress]:
+        minutes: float | None = None, device: str | torch.device = "cpu",
+        threads: int | None = None, shard: bool = False) -> Iterator[Progress]:
     """Train as `config` says and yield each step; checkpoints and the log go to `folder`.
 
     With `continued` the run in `folder` goes on where its last checkpoint stands, as if it had
-    never stopped. Ctrl-C lets the step finish, writes a checkpoint and ends the iteration; a
-    second Ctrl-C raises KeyboardInterrupt. In several processes (`runtime.process_group`) all
-    iterate and the first one writes; `shard` splits the model over them. One process can
-    continue what several began.
+    never stopped; only `max_steps` may differ from its own settings, and its texts must be the
+    same. `minutes` replaces `max_steps` by what fits (`steps_in`). Ctrl-C lets the step finish,
+    writes a checkpoint and ends the iteration; a second Ctrl-C raises KeyboardInterrupt. In
+    several processes (`runtime.process_group`) all iterate and the first one writes; `shard`
+    splits the model over them. One process can continue what several began.
+
+    Raises ValueError for what cannot work before anything is written, and FloatingPointError
+    where the numbers are no longer finite. A new run that fails before its first checkpoint
+    leaves nothing behind.
     """
-    folder, first = Path(folder), rank()[0] == 0
-    _check_start(config, folder, continued, shard)
+    folder, device = Path(folder), torch.device(device)
+    require_number("minutes", 1 if minutes is None else minutes, 1e-6, 1e6)
+    config.require_machine(device, rank()[1], shard)
+    if not continued:
+        _check_new(folder)
     setup(config.seed, threads)
-    tokenizer, train_data, val_data = prepare(config, folder if continued else None)
-    model, optimizer, train_config = build(config, tokenizer.vocab_size, device, shard)
-    start = resume(folder, model, optimizer) if continued else 0
-    before = _rewind_log(folder, start) if continued and first else 0.0
+    tokenizer, metadata = _open(folder) if continued else (None, {"step": 0})
+    start = metadata["step"]
+    if continued:
+        _require_same_settings(folder, metadata, config)
+        untidy = largest_of_all(_has_leftovers(folder))  # all look before the first one writes
+        if start == config.max_steps and minutes is None and not untidy:
+            return
+    *data, record = _prepare(config, tokenizer)
+    if continued:
+        run_record.require_same(folder, metadata.get("data"), record)
+    if minutes is not None:
+        fitting = steps_in(minutes, config, tuple(data), device, shard)
+        config = dataclasses.replace(config, max_steps=start + fitting)
+    setup(config.seed, threads)  # once more: the steps that were timed drew numbers
+    metadata = {"run": dataclasses.asdict(config), "data": record}
+    with _undone_if_it_fails(folder, continued) as saved:
+        yield from _go(config, folder, tuple(data), metadata, start if continued else None, saved,
+                       device, shard)
+
+
+def _go(config: RunConfig, folder: Path, data: tuple, metadata: dict, start: int | None,
+        saved: list[int], device: torch.device, shard: bool) -> Iterator[Progress]:
+    tokenizer, train_data, val_data = data
+    model, optimizer, plan = build(config, tokenizer.vocab_size, device, shard)
+    first, before = rank()[0] == 0, 0.0
 
     def save(step: int) -> None:
+        if first:
+            run_log.keep(folder)
         save_checkpoint(folder, model, tokenizer, step=step, optimizer=optimizer,
-                        metadata={"run": dataclasses.asdict(config)})
+                        metadata=metadata)
+        saved.append(step)
 
-    if not continued:
-        save(0)
+    if start is None:
+        save(start := 0)
+    else:
+        resume(folder, model, optimizer)
+        before = run_log.rewind(folder, start) if first else 0.0
+        if largest_of_all(start == config.max_steps):  # and all have read what is there
+            save(start)  # which tidies up: the last one was killed as it moved its files
     began = perf_counter()
-    data = batches(train_data, config.batch_size, config.seed, start)
-    with _interruptions() as interrupted:
-        for step in train(model, data, optimizer, train_config, start):
+    windows = batches(train_data, config.batch_size, config.seed, start)
+    with interruptions() as interrupted:
+        for step in train(model, windows, optimizer, plan, start):
             done = step.step == config.max_steps
             measured = done or step.step % config.evaluate_every == 0
-            val_loss = evaluate_loss(model, val_data) if measured else None
+            val_loss = _finite(evaluate_loss(model, val_data), step) if measured else None
             if first and (measured or step.step % 10 == 0):
-                _log(folder, step, val_loss, before + perf_counter() - began)
+                run_log.append(folder, step, val_loss, before + perf_counter() - began)
             stop = largest_of_all(bool(interrupted))  # all stop at the same step, or they hang
             if done or stop or step.step % config.checkpoint_every == 0:
                 save(step.step)
@@ -172,28 +165,35 @@ def run(config: RunConfig, folder: str | Path, *, continued: bool = False,
 def stored_config(folder: str | Path) -> tuple[RunConfig, int]:
     """The settings of the run in `folder`, and the step at which it stands."""
     metadata = load_checkpoint(folder)[2]
-    if "run" not in metadata:
-        raise ValueError(f"{folder} is a checkpoint without the settings of a run; expected a "
-                         f"folder written by `python -m gptlib train`")
-    return RunConfig.from_dict(metadata["run"]), metadata["step"]
+    return _settings(folder, metadata), metadata["step"]
 
 
 def prepare(config: RunConfig, folder: Path | None = None
             ) -> tuple[Tokenizer, TokenDataset, TokenDataset]:
     """Tokenizer, training data and held-out data. The tokenizer of `folder`, or a new one, which
-    learns from the training documents alone (characters: from all, so that none is unknown)."""
-    documents, held_out = split_documents(config.corpus)
-    if folder is not None:
-        tokenizer = load_checkpoint(folder)[1]
-    elif config.tokenizer == "bpe":
+    learns from the training documents alone (characters: from all, so that none is unknown).
+    Raises ValueError for a text with too little for a window in either part."""
+    return _prepare(config, None if folder is None else _open(folder)[0])[:3]
+
+
+def _prepare(config: RunConfig, tokenizer: Tokenizer | None
+             ) -> tuple[Tokenizer, TokenDataset, TokenDataset, dict]:
+    """What `prepare` returns, and a record of the data, by which a resumed run knows it again."""
+    parts = [_documents(name) for name in config.corpus]
+    documents, held_out = _split(parts)
+    if not documents:
+        raise ValueError(f"all documents of {' and '.join(config.corpus)} are alike, and one is "
+                         f"held out; expected others to train on")
+    if tokenizer is None and config.tokenizer == "bpe":
         tokenizer = BPETokenizer.train(END.join(documents), config.vocab_size, (END,))
-    elif config.tokenizer == "byte":
+    elif tokenizer is None and config.tokenizer == "byte":
         tokenizer = ByteTokenizer((END,))
-    else:
+    elif tokenizer is None:
         tokenizer = CharTokenizer.train("\n\n".join(documents + held_out))
-    T = config.context_length
-    return (tokenizer, TokenDataset(encode_documents(documents, tokenizer), T),
-            TokenDataset(encode_documents(held_out, tokenizer), T))
+    train_data = _dataset(config, "training", documents, tokenizer)
+    val_data = _dataset(config, "held-out", held_out, tokenizer)
+    record = run_record.make(config.corpus, parts, train_data.ids, val_data.ids)
+    return tokenizer, train_data, val_data, record
 
 
 def build(config: RunConfig, vocab_size: int, device: str | torch.device = "cpu",
@@ -203,53 +203,122 @@ def build(config: RunConfig, vocab_size: int, device: str | torch.device = "cpu"
     With `shard` the model stays on the CPU: it may be too large for one GPU, and `train` moves
     each process's part.
     """
-    shape = dict(n_layer=config.n_layer, n_head=config.n_head, n_embd=config.n_embd,
-                 dropout=config.dropout)
-    make = GPTConfig.modern if config.block == "modern" else GPTConfig
-    model = GPT(make(vocab_size, config.context_length, **shape)).to("cpu" if shard else device)
+    model = GPT(config.model_config(vocab_size)).to("cpu" if shard else device)
     groups = parameter_groups(model, weight_decay=config.weight_decay,
                               muon=config.optimizer == "muon")
     optimizer = (Muon(groups, config.muon_learning_rate, adamw_lr=config.learning_rate)
                  if config.optimizer == "muon" else AdamW(groups, config.learning_rate))
-    return model, optimizer, TrainConfig(
-        max_steps=config.max_steps, warmup_steps=config.warmup_steps, schedule=config.schedule,
-        decay_fraction=config.decay_fraction, precision=config.precision, shard=shard)
+    return model, optimizer, config.train_config(shard)
 
 
-def steps_in(minutes: float, config: RunConfig, device: str | torch.device = "cpu",
-             threads: int | None = None, shard: bool = False) -> int:
-    """How many steps fit into `minutes`, from the median time of a few on a model thrown away.
+def steps_in(minutes: float, config: RunConfig,
+             data: tuple[Tokenizer, TokenDataset, TokenDataset],
+             device: str | torch.device = "cpu", shard: bool = False) -> int:
+    """How many steps fit into `minutes`, with the held-out losses and checkpoints between them.
 
-    The number is fixed before the run starts, because the learning rate needs to know the end;
-    if the machine gets busier, the run takes longer.
+    Measured on a model thrown away: the median time of a few steps on `data` (what `prepare`
+    returned), the time of a part of a held-out loss, and of a checkpoint in a temporary folder.
+    The number is fixed before the run starts, because the learning rate needs to know the end; if
+    the machine gets busier, the run takes longer.
     """
-    if not minutes > 0:
-        raise ValueError(f"minutes is {minutes}; expected a positive number")
-    setup(config.seed, threads)
-    model, optimizer, train_config = build(config, config.vocab_size, device, shard)
-    ids = torch.randint(config.vocab_size, (config.context_length * 20,))
-    data = batches(TokenDataset(ids, config.context_length), config.batch_size)
+    tokenizer, train_data, val_data = data
+    model, optimizer, plan = build(config, tokenizer.vocab_size, device, shard)
+    plan = dataclasses.replace(plan, max_steps=9)
     times, began = [], perf_counter()
-    for step in train(model, data, optimizer, train_config):
+    for _ in train(model, batches(train_data, config.batch_size), optimizer, plan):
         times.append(perf_counter() - began)
-        if step.step >= 8 or largest_of_all(sum(times)) > 60:
+        if largest_of_all(sum(times)) > 60:
             break
         began = perf_counter()
-    typical = largest_of_all(statistics.median(times[1:] or times))
-    return max(1, round(60 * minutes / typical))
+    part = TokenDataset(val_data.ids[:64 * config.context_length + 1], config.context_length)
+    began = perf_counter()
+    evaluate_loss(model, part)
+    evaluation = (perf_counter() - began) * len(val_data.ids) / len(part.ids)
+    began = perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(folder, model, tokenizer, optimizer=optimizer)
+        saving = perf_counter() - began
+    step = (statistics.median(times[1:] or times) + evaluation / config.evaluate_every
+            + saving / config.checkpoint_every)
+    left = 60 * minutes - largest_of_all(evaluation + saving)  # which follow the last step
+    return max(1, round(left / largest_of_all(step)))
 
 
-def _check_start(config: RunConfig, folder: Path, continued: bool, shard: bool) -> None:
-    if config.batch_size % rank()[1]:
-        raise ValueError(f"batch_size is {config.batch_size} for {rank()[1]} processes; expected a "
-                         f"multiple, so that each gets as many windows")
-    if shard and config.optimizer == "muon":
-        raise ValueError("optimizer is 'muon', which needs whole matrices; expected 'adamw' for a "
-                         "sharded model (--optimizer adamw)")
-    # All look before the first one writes.
-    if largest_of_all(not continued and (folder / "config.json").exists()):
+def _has_leftovers(folder: Path) -> bool:
+    """Whether a kill has left a folder of `replace_files` inside: files of the newest checkpoint
+    that are not yet in their places, or those of an unfinished one."""
+    return any(path.is_dir() and path.name.startswith(".") for path in folder.iterdir())
+
+
+def _check_new(folder: Path) -> None:
+    """Refuse a folder with anything in it. All processes look before the first one writes."""
+    if largest_of_all(has_checkpoint(folder)):
         raise ValueError(f"{folder} already holds a run; expected a new folder: choose another, "
                          f"or continue that run (--resume)")
+    if largest_of_all(not is_unused(folder)):
+        raise ValueError(f"{folder} is there and is no empty folder; expected a new or an empty "
+                         f"one for the run: choose another")
+
+
+@contextlib.contextmanager
+def _undone_if_it_fails(folder: Path, continued: bool) -> Iterator[list[int]]:
+    """Remove a new run that fails before its first checkpoint, so that the corrected command finds
+    what this one found. Yields a list for the steps of the checkpoints that were saved."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    saved: list[int] = []
+    try:
+        yield saved
+    except Exception:
+        if rank()[0] == 0 and not continued and not any(saved):
+            for name in (*FILES, run_log.NAME):
+                (folder / name).unlink(missing_ok=True)
+            for path in missing:
+                with contextlib.suppress(OSError):  # somebody has put something else there
+                    path.rmdir()
+        raise
+
+
+def _open(folder: str | Path) -> tuple[Tokenizer, dict]:
+    _, tokenizer, metadata = load_checkpoint(folder)
+    if tokenizer is None:
+        raise ValueError(f"{folder} holds no tokenizer; expected a folder written by "
+                         f"`python -m gptlib train`")
+    return tokenizer, metadata
+
+
+def _settings(folder: str | Path, metadata: dict) -> RunConfig:
+    if "run" not in metadata:
+        raise ValueError(f"{folder} is a checkpoint without the settings of a run; expected a "
+                         f"folder written by `python -m gptlib train`")
+    try:
+        return RunConfig.from_dict(metadata["run"])
+    except ValueError as error:
+        raise broken(Path(folder) / "training.json", str(error)) from error
+
+
+def _require_same_settings(folder: Path, metadata: dict, config: RunConfig) -> None:
+    own = dataclasses.asdict(_settings(folder, metadata))
+    changed = [f"{name} is {value!r}, the run's own is {own[name]!r}"
+               for name, value in dataclasses.asdict(config).items()
+               if value != own[name] and name != "max_steps"]
+    if changed:
+        raise ValueError(f"{folder} cannot go on with other settings: {'; '.join(changed)}. "
+                         f"Expected its own: only max_steps may change")
+    if metadata["step"] > config.max_steps:
+        raise ValueError(f"max_steps is {config.max_steps} and the run in {folder} stands at step "
+                         f"{metadata['step']}; expected more steps")
+
+
+def _dataset(config: RunConfig, part: str, documents: list[str],
+             tokenizer: Tokenizer) -> TokenDataset:
+    ids, T = encode_documents(documents, tokenizer), config.context_length
+    if len(ids) <= T:
+        of = config.corpus[0] if part == "held-out" else " and ".join(config.corpus)
+        hint = " (a tenth of it is held out)" if part == "held-out" else ""
+        raise ValueError(f"the {part} part of {of} has {len(ids)} tokens; expected at least "
+                         f"{T + 1}, a window of context_length {T} and the token after it: take a "
+                         f"longer text{hint}, or a smaller context_length (--context-length)")
+    return TokenDataset(ids, T)
 
 
 def _documents(name: str) -> list[str]:
@@ -259,44 +328,14 @@ def _documents(name: str) -> list[str]:
         raise ValueError(f"{name!r} is neither a corpus nor a file or folder; the corpora are "
                          f"{', '.join(corpora.names())}")
     texts = (text.strip() for text in corpora.from_path(name).split(END))
-    return [text for text in texts if text]
+    found = [text for text in texts if text]
+    if not found:
+        raise ValueError(f"{name} holds no text between its {END}; expected a document")
+    return found
 
 
-def _log(folder: Path, step: Step, val_loss: float | None, seconds: float) -> None:
-    entry = {"step": step.step, "loss": round(step.loss, 4), "val_loss": val_loss,
-             "learning_rate": step.learning_rate, "grad_norm": round(step.grad_norm, 4),
-             "seconds": round(seconds, 1)}
-    with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
-        log.write(json.dumps(entry) + "\n")
-
-
-def _rewind_log(folder: Path, step: int) -> float:
-    """Drop what was logged after the checkpoint; returns the seconds that the rest took."""
-    file = folder / "log.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    entries = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be torn
-    kept = [entry for entry in entries if entry["step"] <= step]
-    file.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-    return kept[-1]["seconds"] if kept else 0.0
-
-
-@contextlib.contextmanager
-def _interruptions() -> Iterator[list[int]]:
-    """A list that is empty until Ctrl-C (or a request to terminate) arrives, once."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame) -> None:
-        received.append(number)
-        signal.signal(number, before[number])  # the next one has its usual effect
-
-    try:
-        for number in before:
-            signal.signal(number, note)
-    except ValueError:
-        before = {}  # outside the main thread nothing can be caught, and nothing arrives
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _finite(loss: float, step: Step) -> float:
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the held-out loss is {loss} after step {step.step}; the last "
+                                 f"checkpoint is from before it: lower the learning rate")
+    return loss

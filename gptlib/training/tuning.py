@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gptlib.model.config import GPTConfig
+from gptlib.model.config import GPTConfig, require_number, require_switch
 from gptlib.model.gpt import GPT
 from gptlib.text import stories
 from gptlib.text.datasets import TokenDataset, batches
 from gptlib.text.tokenizers import CharTokenizer
-from gptlib.training.config import TrainConfig
+from gptlib.training.config import SMALLEST_RATE, TrainConfig, require_whole
 from gptlib.training.evaluation import evaluate_loss
 from gptlib.training.loop import train
 from gptlib.training.optim import AdamW
@@ -39,6 +39,15 @@ class Trial:
     n_embd: int = 64
     carried: bool = False  # divide the rate of the matrices by n_embd / 64 (the idea of muP)
     seed: int = 0  # of the first weights and of the batches
+
+    def __post_init__(self) -> None:
+        require_number("learning_rate", self.learning_rate, SMALLEST_RATE, 1.0)
+        require_whole("batch_size", self.batch_size, 1, 2**20)
+        require_whole("tokens", self.tokens, 1, 2**40)
+        require_whole("n_layer", self.n_layer, 1, 1000)
+        require_whole("n_embd", self.n_embd, 1, 2**16)
+        require_switch("carried", self.carried)
+        require_whole("seed", self.seed, 0, 2**63 - 1)
 
     @property
     def steps(self) -> int:

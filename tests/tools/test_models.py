@@ -20,3 +20,12 @@ def test_every_model_has_a_card_with_its_commands_and_a_log():
         card = config.parent / "README.md"
         assert tool.commands(card.read_text(encoding="utf-8"))
         assert list(config.parent.glob("log*")), "no training log"
+
+
+def test_a_card_replaces_the_model_it_stands_beside():
+    """Without --force, `make models` would train for hours and then refuse to write."""
+    for card in (tool.ROOT / "models").glob("*/README.md"):
+        exports = [line for line in tool.commands(card.read_text(encoding="utf-8"))
+                   if "gptlib export" in line]
+        assert exports and all("--force" in line and f"--out models/{card.parent.name}" in line
+                               for line in exports), card

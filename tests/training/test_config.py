@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -44,11 +45,26 @@ def test_impossible_shapes_are_refused(changes, message):
 
 @pytest.mark.parametrize("changes, message", [
     ({"schedule": "step"}, "schedule is 'step'"), ({"precision": "int8"}, "precision is 'int8'"),
-    ({"max_steps": 0}, "max_steps is 0"), ({"warmup_steps": -1}, "warmup_steps is -1"),
-    ({"grad_clip": 0.0}, "grad_clip is 0.0"), ({"final_fraction": 2}, "final_fraction is 2")])
+    ({"max_steps": 0}, "max_steps is 0"), ({"max_steps": 10**12}, "max_steps is 10000000000"),
+    ({"warmup_steps": -1}, "warmup_steps is -1"), ({"accumulation": 0.5}, "accumulation is 0.5"),
+    ({"grad_clip": 0.0}, "grad_clip is 0.0"), ({"grad_clip": math.nan}, "grad_clip is nan"),
+    ({"grad_clip": math.inf}, "grad_clip is inf"), ({"grad_clip": "1"}, "grad_clip is '1'"),
+    ({"final_fraction": 2}, "final_fraction is 2"), ({"final_fraction": "0"}, "final_fraction is"),
+    ({"decay_fraction": math.nan}, "decay_fraction is nan"),
+    ({"decay_fraction": None}, "decay_fraction is None"),
+    ({"compile": "no"}, "compile is 'no'; expected True or False"), ({"shard": 1}, "shard is 1")])
 def test_impossible_training_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**changes)
+
+
+def test_what_the_device_or_a_single_process_cannot_do_is_refused():
+    with pytest.raises(ValueError, match="float16.*the model is on cpu"):
+        TrainConfig(precision="float16").require_machine("cpu", 1)
+    with pytest.raises(ValueError, match="shard is True in a single process"):
+        TrainConfig(shard=True).require_machine("cpu", 1)
+    TrainConfig(precision="float16").require_machine("cuda", 1)
+    TrainConfig(shard=True).require_machine("cpu", 2)
 
 
 def test_none_means_the_usual_choice():

@@ -281,3 +281,11 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
     monkeypatch.setattr(loop, "rank", lambda: (0, 3))
     with pytest.raises(ValueError, match="4 rows for 3 processes"):
         accumulate_gradients(small_gpt(), [next(batches(DATA, 4))])
+
+
+@pytest.mark.parametrize("start", [-1, 4, 1.0, True])
+def test_a_start_that_is_no_step_of_the_run_is_refused(start):
+    model = small_gpt()
+    with pytest.raises(ValueError, match="start is .*; expected a whole number from 0 to 3"):
+        next(train(model, batches(DATA, 4), SGD(model.parameters()), TrainConfig(max_steps=3),
+                   start))

@@ -1,6 +1,7 @@
+"""A whole run in its folder: what it leaves, what it holds out, and how a cut one ends."""
+
 import dataclasses
 import json
-import random
 
 import pytest
 import torch
@@ -8,26 +9,7 @@ import torch
 from gptlib.formats.checkpoint import load_checkpoint
 from gptlib.text.tokenizers import ByteTokenizer, CharTokenizer
 from gptlib.training import runs
-from gptlib.training.runs import RunConfig, encode_documents, split_documents
-
-
-@pytest.fixture(scope="module")
-def text_file(tmp_path_factory):
-    """Twenty documents of small sentences."""
-    draw = random.Random(0)
-    names, acts = "Anna Ben Cora Dan Eve".split(), "runs walks sings sleeps jumps".split()
-    documents = [" ".join(f"{draw.choice(names)} {draw.choice(acts)}." for _ in range(25))
-                 for _ in range(20)]
-    file = tmp_path_factory.mktemp("text") / "tiny.txt"
-    file.write_text("<|endoftext|>".join(documents), encoding="utf-8")
-    return file
-
-
-@pytest.fixture
-def config(text_file):
-    return RunConfig(corpus=(str(text_file),), vocab_size=280, context_length=16, n_layer=1,
-                     n_head=2, n_embd=16, dropout=0.2, batch_size=2, max_steps=24,
-                     evaluate_every=12, checkpoint_every=10)
+from gptlib.training.runs import encode_documents, split_documents
 
 
 def entries(folder):
@@ -63,25 +45,6 @@ def test_held_out_loss_is_logged_where_it_was_measured(config, tmp_path):
     assert measured == logged and list(measured) == [12, 24]
 
 
-def test_a_torn_last_line_of_the_log_does_no_harm(config, tmp_path):
-    for _ in runs.run(dataclasses.replace(config, max_steps=10), tmp_path / "a"):
-        pass
-    before = entries(tmp_path / "a")
-    with open(tmp_path / "a" / "log.jsonl", "a", encoding="utf-8") as log:
-        log.write('{"step": 1')
-    for _ in runs.run(config, tmp_path / "a", continued=True):
-        pass
-    assert entries(tmp_path / "a")[:1] == before[:1]
-    assert [entry["step"] for entry in entries(tmp_path / "a")] == [10, 12, 20, 24]
-
-
-def test_a_folder_with_a_run_is_not_overwritten(config, tmp_path):
-    short = dataclasses.replace(config, max_steps=1)
-    list(runs.run(short, tmp_path / "a"))
-    with pytest.raises(ValueError, match="--resume"):
-        list(runs.run(short, tmp_path / "a"))
-
-
 def test_every_tenth_document_of_the_first_corpus_is_held_out(text_file, tmp_path):
     train, held_out = split_documents([str(text_file)])
     documents = text_file.read_text(encoding="utf-8").split("<|endoftext|>")
@@ -108,17 +71,3 @@ def test_documents_are_separated_by_the_end_of_text_token():
     ids = encode_documents(["ab", "c"], ByteTokenizer(("<|endoftext|>",)))
     assert ids.tolist() == [256, 97, 98, 256, 99, 256]
     assert encode_documents(["ab", "c"], CharTokenizer("\nabc")).tolist() == [1, 2, 0, 0, 3]
-
-
-def test_minutes_become_a_number_of_steps(config):
-    few, many = runs.steps_in(0.001, config), runs.steps_in(1.0, config)
-    assert 1 <= few < many
-
-
-@pytest.mark.parametrize("changes, message", [
-    ({"corpus": ()}, "no corpus"), ({"tokenizer": "words"}, "bpe, byte, char"),
-    ({"block": "gpt5"}, "modern, gpt2"), ({"optimizer": "sgd"}, "muon, adamw"),
-    ({"evaluate_every": 0}, "evaluate_every"), ({"corpus": ("nowhere",)}, "neither a corpus")])
-def test_bad_settings_are_refused_by_name(config, tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        list(runs.run(dataclasses.replace(config, **changes), tmp_path / "a"))

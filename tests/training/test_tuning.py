@@ -89,3 +89,11 @@ def test_missing_results_are_an_error_that_names_the_command(monkeypatch, tmp_pa
     monkeypatch.setattr(tuning, "__file__", str(tmp_path / "gptlib" / "training" / "tuning.py"))
     with pytest.raises(ValueError, match="python tools/sweep.py"):
         tuning.results_path()
+
+
+@pytest.mark.parametrize("changes", [
+    {"learning_rate": math.nan}, {"learning_rate": 0.0}, {"batch_size": 0}, {"batch_size": 2.0},
+    {"tokens": 0}, {"n_layer": 0}, {"n_embd": -2}, {"carried": "no"}, {"seed": -1}])
+def test_a_trial_that_makes_no_sense_is_refused_by_name(changes):
+    with pytest.raises(ValueError, match=f"{next(iter(changes))} is"):
+        Trial(**changes)
