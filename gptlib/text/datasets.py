@@ -136,8 +136,9 @@ def write_tokens(path: str | Path, texts: Path | Iterable[Path | str], tokenizer
     """Encode texts into a token file, in bounded memory; returns the number of ids.
 
     `texts` is a file (a Path, UTF-8) or an iterable of files and of texts (str), which are joined
-    as they are. The ids are those of `tokenizer.encode` of the whole. The file is NumPy's .npy
-    of uint16, or of int32 for more than 65,536 tokens; it appears when it is complete.
+    as they are; a file's byte order mark is no part of its text. The ids are those of
+    `tokenizer.encode` of the whole. The file is NumPy's .npy of uint16, or of int32 for more than
+    65,536 tokens; it appears when it is complete. A str that names a file is a ValueError.
     """
     spaced = [token for token in tokenizer.special_tokens if regex.search(r"\s", token)]
     if allow_special and spaced:
@@ -191,10 +192,19 @@ def _pieces(texts: Iterable[Path | str]) -> Iterator[str]:
 def _read(texts: Iterable[Path | str]) -> Iterator[str]:
     for text in texts:
         if isinstance(text, str):
+            if _names_a_file(text):
+                raise ValueError(f"got the text {text!r}, which is the name of a file; expected "
+                                 f"a text, or Path({text!r}) to read that file")
             yield from (text[i:i + PIECE] for i in range(0, len(text), PIECE))
         else:
-            with open(text, encoding="utf-8") as file:
+            with open(text, encoding="utf-8-sig") as file:
                 try:
                     yield from iter(lambda: file.read(PIECE), "")
                 except UnicodeDecodeError as error:
                     raise ValueError(f"{text} is not UTF-8 ({error}); save it as such") from error
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether a text is a file's name given by mistake: it is like book.txt, or the file exists."""
+    named = len(text) < 4096 and regex.search(r"[./\\]", text) and os.path.isfile(text)
+    return bool(named or regex.fullmatch(r"\S+\.(txt|md)", text))

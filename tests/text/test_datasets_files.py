@@ -151,6 +151,29 @@ def test_a_text_that_is_not_utf8_is_named(tmp_path):
         write_tokens(tmp_path / "a.npy", tmp_path / "a.txt", ByteTokenizer())
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file_s_text(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(name, encoding="utf-8-sig")
+    write_tokens(tmp_path / "t.npy", [tmp_path / "a.txt", tmp_path / "b.txt"], ByteTokenizer())
+    assert ids_of(tmp_path / "t.npy") == ByteTokenizer().encode("ab")
+
+
+@pytest.mark.parametrize("texts", ["my book.txt", ["once", "my book.txt"], "elsewhere/book.md"])
+def test_the_name_of_a_file_is_not_encoded_as_a_text(tmp_path, monkeypatch, texts):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my book.txt").write_text("Once there was a hen.")
+    with pytest.raises(ValueError, match=r"the name of a file; expected a text, or Path\('"):
+        write_tokens(tmp_path / "t.npy", texts, ByteTokenizer())
+    assert not (tmp_path / "t.npy").exists()
+
+
+@pytest.mark.parametrize("text", ["see book.txt", "book", "LICENSE", "one.\n", "1.5", "\0."])
+def test_a_text_that_only_looks_like_a_name_is_encoded(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "LICENSE").write_text("a word that a text may well consist of")
+    assert write_tokens(tmp_path / "t.npy", text, ByteTokenizer()) == len(text)
+
+
 def test_special_tokens_with_white_space_are_refused(tmp_path):
     tokenizer = ByteTokenizer(("<end of text>",))
     with pytest.raises(ValueError, match="'<end of text>' contains white space"):
