@@ -44,8 +44,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
                   help="Fetch the book's texts, train a GPT, let it write, export it.")
 
 # what an export writes, and what it removes of a model of another kind
-EXPORTS = {"gptlib": (*FILES, *huggingface.FILES, *huggingface._LEFT_OVER),
-           "huggingface": (*huggingface.FILES, *huggingface._LEFT_OVER, *FILES)}
+EXPORTS = {"gptlib": (*FILES, *huggingface.FILES, *huggingface.LEFT_OVER),
+           "huggingface": (*huggingface.FILES, *huggingface.LEFT_OVER, *FILES)}
 
 Out = Annotated[Path, typer.Option(help="Folder of the run: checkpoint and log.jsonl.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]

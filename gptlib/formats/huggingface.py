@@ -35,7 +35,7 @@ from gptlib.text.tokenizers import BPETokenizer
 FILES = ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json",
          "tokenizer_config.json", "vocab.json", "merges.txt")
 # what Transformers would read beside these, left by another model: removed with `overwrite`
-_LEFT_OVER = ("added_tokens.json", "special_tokens_map.json", "chat_template.jinja",
+LEFT_OVER = ("added_tokens.json", "special_tokens_map.json", "chat_template.jinja",
               "adapter_config.json", "model.safetensors.index.json")
 _TYPES = ("float64", "float32", "float16", "bfloat16")
 _TOP = {"wte": "embedding", "wpe": "position_embedding", "ln_f": "final_norm"}
@@ -241,7 +241,7 @@ def to_huggingface(model: GPT, tokenizer: BPETokenizer, folder: str | Path, *,
         _write_json(new / "generation_config.json", {"bos_token_id": end, "eos_token_id": end})
         _write_tokenizer(tokenizer, config.context_length, new)
 
-    replace_files(folder, (*FILES, *_LEFT_OVER), write)
+    replace_files(folder, (*FILES, *LEFT_OVER), write)
 
 
 def _their_weights(model: GPT) -> dict[str, torch.Tensor]:
