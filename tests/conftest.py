@@ -1,12 +1,15 @@
 """What all tests share: one thread, no windows, repeatable examples, tools and mutations found."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GPTLIB_THREADS", "1")
 os.environ["MPLBACKEND"] = "Agg"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 sys.path.append(str(Path(__file__).resolve().parent))  # for mutations.py
 
