@@ -15,7 +15,8 @@ from xml.sax.saxutils import escape
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "gptlib"
 PICTURE = ROOT / "book" / "_static" / "house.svg"
-WIDTH, MARGIN, GAP, FLOOR, GROUND, ROOF = 960, 40, 12, 100, 64, 84  # in pixels
+WIDTH, MARGIN, GAP, GROUND, ROOF = 960, 40, 12, 64, 84  # in pixels
+HEAD, LINE = 46, 18  # of a room: the height of its name, and of each line below
 COLORS = ("#dcebf7", "#fdf0d2", "#dff2e6", "#f6e1ee", "#f1efe2")  # floor by floor; text is dark
 ORDER = ("text", "model", "theory", "formats", "writing", "media", "training")  # left to right
 
@@ -59,8 +60,8 @@ def box(x: float, y: float, width: float, height: float, color: str, title: str,
         lines: list[str]) -> str:
     """One room: its name, and lines of small text below it."""
     texts = [f'<text x="{x + 14:.0f}" y="{y + 28:.0f}" class="name">{escape(title)}</text>']
-    texts += [f'<text x="{x + 14:.0f}" y="{y + 50 + 18 * i:.0f}" class="{kind}">{escape(line)}'
-              f"</text>" for i, (kind, line) in enumerate(lines)]
+    texts += [f'<text x="{x + 14:.0f}" y="{y + HEAD + 4 + LINE * i:.0f}" class="{kind}">'
+              f"{escape(line)}</text>" for i, (kind, line) in enumerate(lines)]
     return (f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{height:.0f}" rx="6" '
             f'fill="{color}" stroke="#5b6770"/>\n' + "\n".join(texts))
 
@@ -74,19 +75,22 @@ def draw() -> str:
     names = sorted(set(rooms()) - {"", "checks"}, key=ORDER.index)
     floors = [[name for name in names if floor(name) == level]
               for level in range(1 + max(map(floor, names)))]
-    height = ROOF + len(floors) * (FLOOR + GAP) + GROUND + 2 * MARGIN
-    inside, y, parts = WIDTH - 2 * MARGIN, height - MARGIN - GROUND, []
+    inside, parts = WIDTH - 2 * MARGIN, []
+    widths = [(inside - GAP * (len(row) - 1)) / len(row) for row in floors]
+    lines = {name: wrapped(purpose(name), width, "text")
+             + wrapped(" · ".join(rooms()[name]), width, "code")
+             for row, width in zip(floors, widths) for name in row}
+    tall = [HEAD + LINE * max(len(lines[name]) for name in row) for row in floors]
+    height = ROOF + sum(tall) + GAP * len(floors) + GROUND + 2 * MARGIN
+    y = height - MARGIN - GROUND
     door = [("text", "seeds, threads and devices, figures, and what every file has to pass")]
     parts.append(box(MARGIN, y, inside, GROUND, "#e3e6e8",
                      "the door: " + " · ".join(rooms()[""]), door))
-    for level, row in enumerate(floors):
-        y -= FLOOR + GAP
-        width = (inside - GAP * (len(row) - 1)) / len(row)
-        for number, name in enumerate(row):
-            lines = wrapped(purpose(name), width, "text") + wrapped(
-                " · ".join(rooms()[name]), width, "code")
-            parts.append(box(MARGIN + number * (width + GAP), y, width, FLOOR,
-                             COLORS[level % len(COLORS)], name, lines))
+    for level, (row, width) in enumerate(zip(floors, widths)):
+        y -= tall[level] + GAP
+        parts += [box(MARGIN + number * (width + GAP), y, width, tall[level],
+                      COLORS[level % len(COLORS)], name, lines[name])
+                  for number, name in enumerate(row)]
     roof = f"{MARGIN / 2:.0f},{y - GAP:.0f} {WIDTH / 2:.0f},{y - GAP - ROOF:.0f} " \
            f"{WIDTH - MARGIN / 2:.0f},{y - GAP:.0f}"
     under_roof = [("name", "python -m gptlib"), ("text", "and checks, the answers to exercises")]
