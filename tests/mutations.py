@@ -132,10 +132,11 @@ def _change_json(draw: Draw, container: Any, key: Any, inside: list[tuple[Any, A
     elif how == "cut" and isinstance(value, str | list):
         container[key] = value[:draw(st.integers(0, len(value)))]
     else:
-        container[key] = copy.deepcopy(draw(_any_value))
+        container[key] = draw(_any_value)
 
 
-_any_value = st.sampled_from(_VALUES) | st.integers(-10, 10) | st.floats() | st.text(max_size=5)
+_any_value = (st.sampled_from(_VALUES).map(copy.deepcopy)  # later changes may reach into a list
+              | st.integers(-10, 10) | st.floats() | st.text(max_size=5))
 
 
 def mutated_json_bytes(draw: Draw, values: Any) -> bytes:

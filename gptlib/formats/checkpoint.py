@@ -12,7 +12,7 @@ A new checkpoint is written inside the folder and counts from one renaming on
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from gptlib.files import (
     tensor_info,
 )
 from gptlib.formats.optimizer_state import pack_optimizer, set_random_states, unpack_optimizer
-from gptlib.formats.shapes import require_shapes
+from gptlib.formats.shapes import require_finite, require_shapes
 from gptlib.model.config import GPTConfig
 from gptlib.model.gpt import GPT
 from gptlib.runtime import rank, whole
@@ -76,7 +76,7 @@ def save_checkpoint(path: str | Path, model: GPT, tokenizer: Tokenizer | None = 
              "training.json": _json(path / "training.json", training)}
     _read_training(path, texts["training.json"])
     require_shapes(path, model.config, {name: tensor_info(t) for name, t in weights.items()})
-    _check_finite(path, weights)
+    require_finite(path, weights | (state or {}))
 
     def write(folder: Path) -> None:
         for name, text in texts.items():
@@ -96,8 +96,8 @@ def load_checkpoint(path: str | Path) -> tuple[GPT, Tokenizer | None, dict]:
     The model is float32, on the CPU, in eval mode; metadata holds `step` and what was saved with
     it. Random states are left alone. A file that is missing, cut off, foreign or does not fit
     raises a ValueError that names it, and so do weights that are not finite: what they compute
-    is not text, and a run that went so far has an older checkpoint. The optimizer's files are
-    read by `resume` alone.
+    is no text, and a run that went so far has an older checkpoint. The optimizer's files are read
+    by `resume` alone, which refuses such numbers there, too.
     """
     config, training, tokenizer, weights = _undisturbed(Path(path), _read_all)
     with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away
@@ -316,12 +316,5 @@ def _read_weights(folder: Path, config: GPTConfig) -> dict[str, Tensor]:
     file = _file(folder, "model.safetensors")
     require_shapes(file, config, read_header(file))
     weights = read_tensors(file)
-    _check_finite(file, weights)
+    require_finite(file, weights)
     return weights
-
-
-def _check_finite(file: Path, weights: Mapping[str, Tensor]) -> None:
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise broken(file, f"{name} holds numbers that are not finite in {tensor.dtype}",
-                         "take an older checkpoint, or a type with a larger range")

@@ -25,6 +25,7 @@ from gptlib.files import (
     shown,
     tensor_info,
 )
+from gptlib.formats.shapes import require_finite
 
 _SCHEDULED = ("lr", "initial_lr")  # the rate that a schedule changes, and the one it started from
 
@@ -73,6 +74,7 @@ def unpack_optimizer(saved: Fields, file: Path, optimizer: torch.optim.Optimizer
     _check_state(numbers, {name: info for name, info in header.items()
                            if not name.startswith("random.")}, optimizer, file)
     tensors = read_tensors(file)
+    require_finite(file, tensors)
     state = {int(index): dict(values) for index, values in numbers.values.items()}
     for name in [name for name in tensors if name.startswith("state.")]:
         _, index, key = name.split(".", 2)

@@ -1,5 +1,5 @@
-"""The names and shapes of a model's weights, by arithmetic: a reader compares them with a file's
-header before it builds the model.
+"""What the weights of a model must be: their names and shapes, by arithmetic, which a reader
+compares with a file's header before it builds the model; and finite.
 
 (The model itself could be built on PyTorch's "meta" device, but filling its weights with random
 numbers there imports a symbolic algebra system, which takes two seconds.)
@@ -8,6 +8,8 @@ numbers there imports a symbolic algebra system, which takes two seconds.)
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from gptlib.files import TensorInfo, broken, require_tensors
 from gptlib.model.config import GPTConfig
@@ -61,3 +63,11 @@ def _with_bias(name: str, shape: tuple[int, ...],
     yield f"{name}.weight", shape
     if bias:
         yield f"{name}.bias", shape[:1]
+
+
+def require_finite(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError unless all numbers are finite."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise broken(file, f"{name} holds numbers that are not finite in {tensor.dtype}",
+                         "take an older checkpoint, or a type with a larger range")

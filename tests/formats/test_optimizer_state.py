@@ -188,6 +188,8 @@ def with_a_bit_that_means_nothing(state):
     (tensors_with(**{"state.0.more": torch.ones(3)}), "state.0.more is .*keeps no such tensor"),
     (tensors_with(**{"state.99.mean": torch.ones(3)}), "state.99.mean is .*keeps no such tensor"),
     (tensors_with(notes=torch.ones(3)), "notes is .*keeps no such tensor"),
+    (tensors_with(**{"state.0.mean": torch.full((13, 16), float("nan"))}),
+     "state.0.mean holds numbers that are not finite"),
     (tensors_without("state.1.square"), "state.1.square is missing; the optimizer keeps"),
     (tensors_without("random.cpu"), "random.cpu is missing; expected the state of the random"),
     (tensors_with(**{"random.cpu": torch.ones(7, dtype=torch.uint8)}),
@@ -236,5 +238,8 @@ def test_an_optimizer_that_could_not_be_read_again_is_not_saved(tmp_path):
     steps(model, optimizer, 1)
     optimizer.state[model.embedding.weight]["mean"] = torch.ones(2)
     with pytest.raises(ValueError, match=r"state.0.mean is .*\(2,\).*; the optimizer keeps"):
+        save_checkpoint(tmp_path, model, optimizer=optimizer)
+    optimizer.state[model.embedding.weight]["mean"] = torch.full((13, 16), float("inf"))
+    with pytest.raises(ValueError, match="state.0.mean holds numbers that are not finite"):
         save_checkpoint(tmp_path, model, optimizer=optimizer)
     assert not list(tmp_path.iterdir())
