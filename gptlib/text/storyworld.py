@@ -5,15 +5,24 @@ Because the facts are known, `gptlib.text.storyreader` can read a text back and 
 contradicts itself; because every choice is drawn evenly from a list, the information in a tale is
 known too. The idea of a small world for small models is that of TinyStories (Eldan and Li, 2023,
 arXiv:2305.07759), whose tales a large model wrote: nobody knows their facts. Here nobody has to.
+
+`python -m gptlib.text.storyworld FOLDER` writes the two files that `python -m gptlib train` reads:
+tales.txt (2,000 tales; the command holds every tenth out) and more.txt (more to learn from).
 """
 
 import math
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
+from gptlib.text.corpora import END
+
 Choice = TypeVar("Choice")
+TOLD, MORE = 2_000, 58_000  # tales in tales.txt and in more.txt; a test begins far beyond
+TEST = 1_000_000_000
 
 NAMES = {name: sex for sex, names in (
     ("he", "Tom Ned Ben Max Sam Hugo Otto Felix Oscar Leo Jack Finn Paul Emil Toby Rufus Jasper "
@@ -324,3 +333,18 @@ def _written(events: Sequence[str], roles: dict, dice: _Dice) -> Tale:
         text += (between if text else "") + sentence
         facts.append(Fact(event, roles))
     return Tale(facts, text, dice.nats)
+
+
+def write(folder: Path) -> None:
+    """Write tales.txt and more.txt, with <|endoftext|> between the tales."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count, first in (("tales.txt", TOLD, 0), ("more.txt", MORE, TOLD)):
+        text = f"\n{END}\n".join(tale.text for tale in tales(count, first)) + "\n"
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("expected one folder: python -m gptlib.text.storyworld runs/tales-data")
+    write(Path(sys.argv[1]))
+    print(f"written to {sys.argv[1]}: tales.txt and more.txt")

@@ -10,8 +10,8 @@ from gptlib.text import corpora
 
 def test_unknown_names_are_refused_with_the_known_ones():
     for call in (corpora.documents, corpora.fetch):
-        with pytest.raises(ValueError, match="'tales'; expected one of .*"):
-            call("tales")
+        with pytest.raises(ValueError, match="'novellas'; expected one of .*"):
+            call("novellas")
     with pytest.raises(ValueError, match="no member 'x'"):
         corpora.member_path("gpt2-vocabulary", "x")
 
@@ -38,12 +38,23 @@ def test_the_stories_are_104_unwrapped_documents_without_headers():
 
 
 def test_every_corpus_holds_what_the_table_promises():
-    counts = {"prose": 280, "plays": 38, "chitchat": 2871, "sanguo": 120,
+    counts = {"prose": 280, "plays": 38, "tales": 57, "chitchat": 2871, "sanguo": 120,
               "gutenberg/carroll-alice": 12, "gutenberg/shakespeare-caesar": 1}
     assert {name: len(corpora.documents(name)) for name in counts} == counts
     assert set(counts) < set(corpora.names())
     assert "HAMLET:\nSeems, madam! nay it is; I know not 'seems.'" in corpora.load_text("plays")
     assert corpora.member_path("gpt2-vocabulary", "encoder.json").stat().st_size == 1_042_301
+
+
+def test_the_tales_have_straight_quotation_marks_paragraphs_and_verses():
+    tales = corpora.documents("tales")
+    assert tales[6].startswith('Clever Hans\n\nThe mother of Hans said: "Whither away, Hans?"')
+    text = "".join(tales)
+    assert not set("‘’“”_*[]\t") & set(text) and "  " not in text
+    assert '"Rapunzel, Rapunzel,\nLet down your hair to me."\n\nRapunzel had' in text
+    duckling = tales[-1]
+    assert duckling.startswith("The Ugly Duckling\n\n") and duckling.count('"') > 100
+    assert "king's son" in text
 
 
 @pytest.mark.parametrize("content, encoding, message", [

@@ -26,7 +26,8 @@ def test_the_stories_are_without_titles_plays_and_single_quotes():
 
 
 def test_every_title_left_out_exists_in_the_corpus():
-    titles = {document.split("\n\n")[0] for document in documents("stories")}
+    titles = {document.split("\n\n")[0]
+              for document in documents("stories") + documents("tales")}
     assert stories.LEFT_OUT.keys() <= titles
 
 
@@ -44,6 +45,41 @@ def test_no_held_out_story_has_a_near_duplicate_to_learn_from():
     held_out = {found.index(story) for story in stories.split(found)[1]}
     pairs = quality.near_duplicates([story.text for story in found], n=5, threshold=0.05)
     assert [pair for pair in pairs if len(held_out & set(pair[:2])) == 1] == []
+
+
+def test_the_three_parts_are_whole_stories_and_none_weighs_more_than_a_fifth():
+    found = stories.tales()
+    parts = stories.parts(found)
+    held_out = [*parts.validation, *parts.test]
+    every = [*parts.train, *held_out]
+    assert len(set(every)) == len(every) and (len(parts.validation), len(parts.test)) == (13, 13)
+    for part in (parts.validation, parts.test):
+        lengths = [len(story.text) for story in part]
+        assert max(lengths) <= 0.2 * sum(lengths) and 70_000 < sum(lengths) < 80_000
+    early = stories.split(stories.stories())[1]
+    assert not set(early) & {*parts.train, *parts.test}  # earlier chapters judge with these
+    assert set(found) - set(every) == {story for story in early
+                                       if len(story.text) > stories.LONGEST}
+
+
+def test_no_story_of_the_other_parts_is_nearly_one_of_the_test_part():
+    found = stories.tales()
+    test = {found.index(story) for story in stories.parts(found).test}
+    pairs = quality.near_duplicates([story.text for story in found], n=5, threshold=0.025)
+    assert [pair for pair in pairs if len(test & set(pair[:2])) == 1] == []
+
+
+def test_the_test_part_stands_in_no_file_that_a_model_reads(tmp_path):
+    stories.write(tmp_path)
+    parts = stories.parts(stories.tales())
+    tales = (tmp_path / "tales.txt").read_text(encoding="utf-8")
+    validation = (tmp_path / "validation.txt").read_text(encoding="utf-8")
+    for story in parts.test:
+        assert story.text not in tales and story.text not in validation
+    assert all(story.text in validation for story in parts.validation)
+    assert not any(story.text in tales for story in parts.validation)
+    books = {story.book for story in parts.train if story.text in tales}
+    assert books == {"burgess-busterbrown", "carroll-alice", "bryant-stories", "grimm", "andersen"}
 
 
 def test_the_mixture_repeats_training_stories_and_contains_no_held_out_one():

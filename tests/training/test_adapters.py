@@ -32,7 +32,7 @@ def saved(tmp_path):
 def test_it_comes_back_and_says_what_it_is(saved):
     folder, logits = saved
     model = small()
-    assert load_adapter(folder, model) == {"steps": 5}
+    assert load_adapter(folder, model) == {"steps": 5, "step": 0}
     assert torch.equal(model(IDS), logits)
     content = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
     assert content["base"] == "a small one" and content["rank"] == 3 and content["alpha"] == 6
