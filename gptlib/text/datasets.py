@@ -23,10 +23,13 @@ class TokenDataset:
     """One long sequence of token ids, read through windows of `context_length` tokens.
 
     `ids` is 1-D and integer: a list, an int64 tensor, or a memory-mapped int32 array (which stays
-    on disk; each batch is converted to int64). `len()` is the number of windows.
+    on disk; each batch is converted to int64). Windows begin anywhere, or only at the token
+    `begin_at`, say the one before each document: then no window lacks the beginning of what it
+    shows. `len()` is the number of windows.
     """
 
-    def __init__(self, ids: torch.Tensor, context_length: int) -> None:
+    def __init__(self, ids: torch.Tensor, context_length: int,
+                 begin_at: int | None = None) -> None:
         ids = torch.as_tensor(ids)
         if context_length < 1:
             raise ValueError(f"context_length is {context_length}; expected 1 or more tokens")
@@ -50,6 +53,13 @@ class TokenDataset:
             )
         self.ids = ids
         self.context_length = context_length
+        self.begin_at = begin_at
+        if begin_at is not None:
+            self.starts = (ids[:len(ids) - context_length] == begin_at).nonzero().flatten()
+            if not len(self.starts):
+                raise ValueError(f"no window of {context_length} tokens and the one after them "
+                                 f"begins at token {begin_at}; expected it before each document: "
+                                 f"use longer texts or a shorter context_length")
 
     @classmethod
     def from_text(cls, text: str, tokenizer: Tokenizer, context_length: int) -> Self:
@@ -85,6 +95,8 @@ class TokenDataset:
         return dataset
 
     def __len__(self) -> int:
+        if self.begin_at is not None:
+            return len(self.starts)
         return len(self.ids) - self.context_length
 
     def split(self, fraction: float = 0.9) -> tuple[Self, Self]:
@@ -103,8 +115,8 @@ class TokenDataset:
                 f"{len(self.ids) - cut}; expected at least {needed} on both sides: "
                 f"use a longer text, a shorter context_length or another fraction"
             )
-        return (type(self)(self.ids[:cut], self.context_length),
-                type(self)(self.ids[cut:], self.context_length))
+        return (type(self)(self.ids[:cut], self.context_length, self.begin_at),
+                type(self)(self.ids[cut:], self.context_length, self.begin_at))
 
 
 def batches(dataset: TokenDataset, batch_size: int, seed: int = 0,
@@ -126,7 +138,9 @@ def _batches(dataset, batch_size, seed, number):
     windows = dataset.ids.unfold(0, dataset.context_length + 1, 1)
     while True:
         rows = np.random.default_rng((seed, number)).integers(len(dataset), size=batch_size)
-        batch = windows[torch.from_numpy(rows)].long()
+        rows = torch.from_numpy(rows)
+        rows = rows if dataset.begin_at is None else dataset.starts[rows]
+        batch = windows[rows].long()
         yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
         number += 1
 

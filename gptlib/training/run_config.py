@@ -48,6 +48,8 @@ class RunConfig:
     warmup_steps: int = _number(20, "Steps over which the rate rises.", 0, MOST_STEPS)
     decay_fraction: float = _number(1.0, "Last part of the run, in which the rate decays.",
                                     0.0, 1.0)
+    windows: str = _choice("anywhere", "Where a window begins: anywhere, or at documents.",
+                           "anywhere", "documents")
     batch_size: int = _number(16, "Windows in a step.", 1, 2**20)
     max_steps: int = _number(500, "Optimizer steps in the whole run.", 1, MOST_STEPS)
     precision: str = _choice("float32", "float32, bfloat16 or float16.",
@@ -71,6 +73,9 @@ class RunConfig:
         for name in self.corpus:
             require(isinstance(name, str) and name != "",
                     f"corpus is {name!r}; expected the name of a corpus or a path")
+        require(self.windows == "anywhere" or self.tokenizer != "char",
+                "windows is 'documents' with tokenizer 'char', which has no token that ends a "
+                "document; expected bpe or byte")
         self.model_config(self.vocab_size)  # its rules tie fields together
         rate = max(self.learning_rate, self.muon_learning_rate if self.optimizer == "muon" else 0)
         require(rate * self.weight_decay <= 1,

@@ -318,7 +318,8 @@ def _dataset(config: RunConfig, part: str, documents: list[str],
         raise ValueError(f"the {part} part of {of} has {len(ids)} tokens; expected at least "
                          f"{T + 1}, a window of context_length {T} and the token after it: take a "
                          f"longer text{hint}, or a smaller context_length (--context-length)")
-    return TokenDataset(ids, T)
+    at_documents = part == "training" and config.windows == "documents"
+    return TokenDataset(ids, T, tokenizer.special_tokens[END] if at_documents else None)
 
 
 def _documents(name: str) -> list[str]:

@@ -111,3 +111,15 @@ def test_a_split_that_leaves_a_side_too_short_is_refused():
 def test_impossible_batches_are_refused_when_they_are_asked_for(options):
     with pytest.raises(ValueError, match="expected"):
         batches(TokenDataset(torch.arange(40), 8), **options)
+
+
+def test_windows_can_begin_at_documents_only():
+    ids = torch.tensor([9, 1, 2, 9, 3, 9, 4, 5, 6, 9, 7])
+    dataset = TokenDataset(ids, 3, begin_at=9)
+    assert len(dataset) == 3  # the last document leaves no room for a window and a target
+    seen = {tuple(row.tolist()) for x, _ in itertools.islice(batches(dataset, 4), 20) for row in x}
+    assert seen == {(9, 1, 2), (9, 3, 9), (9, 4, 5)}
+    first, second = TokenDataset(torch.cat((ids, ids)), 3, begin_at=9).split(0.5)
+    assert first.starts.tolist() == second.starts.tolist() == [0, 3, 5]
+    with pytest.raises(ValueError, match="begins at token 8"):
+        TokenDataset(ids, 3, begin_at=8)

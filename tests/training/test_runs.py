@@ -71,3 +71,14 @@ def test_documents_are_separated_by_the_end_of_text_token():
     ids = encode_documents(["ab", "c"], ByteTokenizer(("<|endoftext|>",)))
     assert ids.tolist() == [256, 97, 98, 256, 99, 256]
     assert encode_documents(["ab", "c"], CharTokenizer("\nabc")).tolist() == [1, 2, 0, 0, 3]
+
+
+def test_training_windows_begin_at_documents_where_that_is_asked_for(config, text_file):
+    config = dataclasses.replace(config, corpus=(str(text_file),), tokenizer="byte",
+                                 windows="documents")
+    tokenizer, train_data, val_data = runs.prepare(config)
+    end = tokenizer.special_tokens["<|endoftext|>"]
+    x, _ = next(runs.batches(train_data, 8))
+    assert x[:, 0].tolist() == [end] * 8 and val_data.begin_at is None
+    with pytest.raises(ValueError, match="windows is 'documents' with tokenizer 'char'"):
+        dataclasses.replace(config, tokenizer="char")
