@@ -122,9 +122,12 @@ def test_training_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, build)
     for killed_after in (4, 9):
         pid = os.fork()
         if pid == 0:
-            for step, _ in go_on():
-                if step == killed_after:
-                    os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                for step, _ in go_on():
+                    if step == killed_after:
+                        os.kill(os.getpid(), signal.SIGKILL)
+            finally:
+                os._exit(1)  # an error must not go on as a second run of the tests
         assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     steps = list(go_on())
     assert [step for step, _ in steps] == [10, 11, 12]

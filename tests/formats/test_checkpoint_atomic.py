@@ -75,9 +75,12 @@ def test_a_kill_at_a_random_moment_leaves_a_whole_checkpoint(path):
         read_end, write_end = os.pipe()
         pid = os.fork()
         if pid == 0:
-            for step in itertools.count(round_number):
-                save(path, step % 4, models[step % 4])
-                os.write(write_end, bytes([step % 4]))
+            try:
+                for step in itertools.count(round_number):
+                    save(path, step % 4, models[step % 4])
+                    os.write(write_end, bytes([step % 4]))
+            finally:
+                os._exit(1)  # an error must not go on as a second run of the tests
         os.close(write_end)
         finished = os.read(read_end, 1)
         time.sleep(chance.uniform(0, 2 * one_save))
