@@ -22,14 +22,12 @@ from gptlib.text.corpora import END, from_path
 from gptlib.text.datasets import TokenDataset, batches
 from gptlib.text.tokenizers import Tokenizer
 from gptlib.training import run_log
-from gptlib.training.adapters import load_adapter, resume_adapter, save_adapter
+from gptlib.training.adapters import BASE, load_adapter, resume_adapter, save_adapter
 from gptlib.training.config import TrainConfig
 from gptlib.training.evaluation import evaluate_loss
 from gptlib.training.loop import Step, train
 from gptlib.training.lora import add_lora
 from gptlib.training.optim import AdamW
-
-BASE = "SmolLM2-135M-Instruct"
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,14 @@ from gptlib.files import (
     replace_files,
     require_tensors,
 )
+from gptlib.formats.gguf import load_gguf
 from gptlib.formats.optimizer_state import pack_optimizer, set_random_states, unpack_optimizer
 from gptlib.formats.shapes import require_finite
-from gptlib.training.lora import add_lora, lora_layers
+from gptlib.model.gpt import GPT
+from gptlib.text.tokenizers import Tokenizer
+from gptlib.training.lora import add_lora, lora_layers, merge, remove_lora
 
+BASE = "SmolLM2-135M-Instruct"  # the pretrained model of the book
 _FILES = ("adapter.json", "adapter.safetensors", "optimizer.safetensors")
 _FORMAT, _VERSION = "gptlib adapter", 1
 
@@ -143,3 +147,27 @@ def resume_adapter(folder: str | Path, optimizer: torch.optim.Optimizer) -> int:
     optimizer.load_state_dict(state)
     set_random_states(random)
     return fields.read("step", int, least=0)
+
+
+def has_adapter(folder: str | Path) -> bool:
+    """Whether the folder holds an adapter, be it whole or damaged."""
+    return current(folder, _FILES, _FILES[0]).exists()
+
+
+def load_adapted(folder: str | Path, context_length: int | None = None
+                 ) -> tuple[GPT, Tokenizer, dict]:
+    """The book's pretrained model with the adapter of a folder merged into it: a plain GPT in
+    float32, its tokenizer, and what was told about the adapter.
+
+    The base is fetched on first use. ValueError as `load_adapter`, and for another base.
+    """
+    file = current(folder, _FILES, _FILES[0])
+    base = Fields(file, read_json(file)).read("base", str)
+    if base != BASE:
+        raise broken(file, f"its base is {base!r}; only {BASE} is fetched by name",
+                     "load that base yourself and pass it to load_adapter")
+    model, tokenizer = load_gguf(context_length=context_length)
+    about = load_adapter(folder, model)
+    merge(model)
+    remove_lora(model)
+    return model.requires_grad_(False), tokenizer, about

@@ -8,7 +8,15 @@ from torch import nn
 
 from gptlib.model.config import GPTConfig
 from gptlib.model.gpt import GPT
-from gptlib.training.adapters import load_adapter, save_adapter, weights_hash
+from gptlib.training import adapters
+from gptlib.training.adapters import (
+    BASE,
+    has_adapter,
+    load_adapted,
+    load_adapter,
+    save_adapter,
+    weights_hash,
+)
 from gptlib.training.lora import add_lora, lora_layers, merge
 
 IDS = torch.arange(12)[None]
@@ -90,3 +98,20 @@ def test_a_cut_file_is_refused(saved):
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(ValueError, match="adapter.safetensors"):
         load_adapter(saved[0], small())
+
+
+def test_an_adapted_model_is_a_plain_gpt_with_the_change_in_its_matrices(tmp_path, monkeypatch):
+    model = small()
+    add_lora(model, rank=3)
+    for layer in lora_layers(model).values():
+        nn.init.normal_(layer.B, std=0.2)
+    save_adapter(tmp_path / "ours", model, BASE, {"of": "tales"}, dtype=torch.float32)
+    monkeypatch.setattr(adapters, "load_gguf", lambda context_length: (small(), "its tokenizer"))
+    adapted, tokenizer, about = load_adapted(tmp_path / "ours")
+    assert type(adapted) is GPT and not lora_layers(adapted) and tokenizer == "its tokenizer"
+    assert about == {"of": "tales", "step": 0} and has_adapter(tmp_path / "ours")
+    torch.testing.assert_close(adapted(IDS), model(IDS), atol=1e-5, rtol=1e-4)
+    save_adapter(tmp_path / "other", model, "another base")
+    with pytest.raises(ValueError, match="its base is 'another base'; only SmolLM2"):
+        load_adapted(tmp_path / "other")
+    assert not has_adapter(tmp_path)
