@@ -21,8 +21,7 @@ from typing import TypeVar
 from gptlib.text.corpora import END
 
 Choice = TypeVar("Choice")
-TOLD, MORE = 2_000, 58_000  # tales in tales.txt and in more.txt; a test begins far beyond
-TEST = 1_000_000_000
+TOLD, MORE, TEST = 2_000, 58_000, 10**9  # tales in tales.txt, in more.txt; the first test tale
 
 NAMES = {name: sex for sex, names in (
     ("he", "Tom Ned Ben Max Sam Hugo Otto Felix Oscar Leo Jack Finn Paul Emil Toby Rufus Jasper "
@@ -171,12 +170,12 @@ SENTENCES = {
                "\"There is one {place.at},\" said {hero.his} grandmother, \"and it belongs to "
                "whoever finds it.\"",
                "{time} {hero} heard two sailors speak of one that lay {place.at}."],
-    "set out": ["So {hero} set off {place.to}.",
+    "set out": ["So the {hero.kind} set off {place.to}.",
                 "\"Then I will go {place.to},\" said {hero}, and off {hero.he} went.",
-                "{hero} did not wait a moment and ran {place.to}.",
+                "The {hero.kind} did not wait a moment and ran {place.to}.",
                 "{hero} put a crust of bread in {hero.his} pocket and started on the long road "
                 "{place.to}."],
-    "see": ["On the way {hero.he} saw {sight}.", "{hero} passed {sight}.",
+    "see": ["On the way {hero.he} saw {sight}.", "The {hero.kind} passed {sight}.",
             "{hero.He} stopped only once, to look at {sight}."],
     "block": ["But in front of {place} there was {obstacle.a}, and {hero} could not "
               "{obstacle.past}.",
@@ -185,7 +184,7 @@ SENTENCES = {
               "Halfway there {hero.he} came to {obstacle.a}. \"I shall never {obstacle.past},\" "
               "said {hero}."],
     "sad": ["{hero.He} sat down on a stone and cried.",
-            "{hero} sighed so loudly that the birds fell silent.",
+            "The {hero.kind} sighed so loudly that the birds fell silent.",
             "{hero.He} walked up and down and did not know what to do.",
             "\"Think, {hero}, think,\" {hero.he} told {hero.self}, but no thought came."],
     "wrong": ["{other.who} named {other} came by and offered {hero.him} {wrong.a}. But what use is "
@@ -198,7 +197,7 @@ SENTENCES = {
              "At that moment somebody coughed. It was {helper.who} named {helper}."],
     "ask": ["\"What is the matter?\" asked {helper}.",
             "\"Why the long face?\" asked the {helper.kind}.",
-            "\"Can I help you?\" asked {helper}."],
+            "\"Can I help you?\" asked the {helper.kind}."],
     "tell lost": ["\"My {thing} is {place.at}, and I cannot {obstacle.past},\" said {hero}.",
                   "{hero} told {helper.him} about the {thing} and the {obstacle}."],
     "tell gift": ["\"I must bring this {thing} to {friend}, and I cannot {obstacle.past},\" said "
@@ -206,29 +205,29 @@ SENTENCES = {
                   "{hero} told {helper.him} about {friend} and the {obstacle}."],
     "tell wish": ["\"There is {thing.a} {place.at}, and I cannot {obstacle.past},\" said {hero}.",
                   "{hero} told {helper.him} of {hero.his} wish and of the {obstacle}."],
-    "trade": ["\"I have {tool.a},\" said {helper}, \"but I am hungry. Bring me {food.a}, and you "
-              "shall have it.\"",
+    "trade": ["\"I have {tool.a},\" said the {helper.kind}, \"but I am hungry. Bring me {food.a}, "
+              "and you shall have it.\"",
               "\"Against {obstacle.a} you need {tool.a}, and I own one,\" said {helper}. \"It is "
               "yours for {food.a}.\"",
               "\"Nothing is free,\" said the {helper.kind}. \"But for {food.a} I would give you "
               "{tool.a}.\""],
-    "fetch": ["{hero} ran {fetch.to}, found {food.a} and brought it back to {helper}.",
+    "fetch": ["{hero} ran {fetch.to}, found {food.a} and brought it back to the {helper.kind}.",
               "{fetch.At} {hero} worked for an hour and was given {food.a} for it. {helper} ate it "
               "all up.",
               "\"I know where to find that,\" said {hero}, and ran {fetch.to}. Soon {hero.he} was "
               "back with {food.a}, and the {helper.kind} had a good meal."],
-    "give": ["Then {helper} gave {hero.him} the {tool}.",
+    "give": ["Then the {helper.kind} gave {hero.him} the {tool}.",
              "\"A promise is a promise,\" said {helper}, and handed {hero} the {tool}.",
              "The {helper.kind} laughed and fetched the {tool}."],
-    "lend": ["\"Then it is lucky that I have {tool.a} with me,\" said {helper}. \"Take it.\"",
+    "lend": ["\"How lucky that I have {tool.a} with me,\" said the {helper.kind}. \"Take it.\"",
              "{helper} thought for a while. Then {helper.he} opened {helper.his} bag and took out "
              "{tool.a}. \"Try this,\" said the {helper.kind}."],
     "use": ["With the {tool} it was easy to {obstacle.past}.",
-            "{hero} took the {tool}, and at last {hero.he} could {obstacle.past}.",
+            "The {hero.kind} took the {tool}, and at last {hero.he} could {obstacle.past}.",
             "Together they went back to the {obstacle}, and with the {tool} they could "
             "{obstacle.past}."],
     "find": ["And there, {place.at}, lay the {thing}.",
-             "{place.At} {hero} looked under every stone until {hero.he} found the {thing}.",
+             "{place.At} the {hero.kind} looked under every stone and found the {thing}.",
              "Something shone {place.at}. It was the {thing}, and {hero} danced around it."],
     "deliver": ["{friend} was at the door {place.at}. \"Is the {thing} for me?\" {friend.he} "
                 "asked, and laughed for joy.",
@@ -237,12 +236,13 @@ SENTENCES = {
                 "{friend} had been looking out of the window all day. When {friend.he} held the "
                 "{thing} in {friend.his} hands, {place} seemed twice as bright."],
     "thank": ["\"Without you I could not have done it,\" said {hero} to {helper}.",
-              "{hero} gave the {tool} back to {helper} and thanked {helper.him} three times.",
+              "{hero} gave the {tool} back to the {helper.kind} and thanked {helper.him} three "
+              "times.",
               "\"That was fun,\" said {helper}. \"Let us do it again.\"",
               "\"How can I thank you?\" asked {hero}. \"You just did,\" said the "
               "{helper.kind}."],
     "return": ["That evening {hero} walked back {home.to} and sang all the way.",
-               "It was dark when {hero} came home, but nobody {home.at} was happier.",
+               "It was dark when the {hero.kind} came home, but nobody {home.at} was happier.",
                "The stars were out when {hero} came back {home.to}, tired and proud."],
     "end": ["From that day on {hero} and {helper} were the best of friends.",
             "And that is how {hero} the {hero.kind} and {helper} the {helper.kind} became friends.",

@@ -8,20 +8,21 @@ from gptlib.text import storyworld
 from gptlib.text.storyreader import CONTRADICTIONS, read
 
 TALE = """Once upon a time a shy fox lived at the mill. His name was Tom. Tom had a red kite and \
-took it everywhere, even to bed. One windy day Tom went to the forest to play, and there the red \
-kite was lost.
+took it everywhere, even to bed. One windy day Tom went to the forest to play, and there the red kite was \
+lost.
 
-So Tom set off to the forest. On the way he saw the first violets. But in front of the forest \
+So the fox set off to the forest. On the way he saw the first violets. But in front of the forest \
 there was a wide river, and Tom could not get across.
 
-Just then Tom met an old owl named Ida. "Can I help you?" asked Ida. Tom told her about the red \
-kite and the river. "I have a boat," said Ida, "but I am hungry. Bring me a jar of honey, and you \
-shall have it."
+Just then Tom met an old owl named Ida. "Can I help you?" asked the owl. Tom told her about the \
+red kite and the river. "I have a boat," said the owl, "but I am hungry. Bring me a jar of honey, \
+and you shall have it."
 
-Tom ran to the farm, found a jar of honey and brought it back to Ida. Then Ida gave him the boat.
+Tom ran to the farm, found a jar of honey and brought it back to the owl. Then the owl gave him \
+the boat.
 
 With the boat it was easy to get across. And there, in the forest, lay the red kite. Tom gave the \
-boat back to Ida and thanked her three times.
+boat back to the owl and thanked her three times.
 
 That evening Tom walked back to the mill and sang all the way. And that is how Tom the fox and \
 Ida the owl became friends."""
@@ -50,9 +51,10 @@ def test_every_tale_of_the_world_holds_and_is_read_back_fact_by_fact(number):
 
 
 @pytest.mark.parametrize("old, new, kind", [
-    ("So Tom set off", "So Ned set off", "names"),
+    ("Just then Tom met", "Just then Ned met", "names"),
+    ("So the fox set off", "So the bear set off", "kinds"),
     ("named Ida", "named Tom", "names"),
-    ("Then Ida gave", "Then Wanda gave", "names"),
+    ("Ida the owl", "Wanda the owl", "names"),
     ("Tom the fox", "Tom the bear", "kinds"),
     ("His name was Tom", "Her name was Tom", "pronouns"),
     ("thanked her three", "thanked him three", "pronouns"),
@@ -63,10 +65,10 @@ def test_every_tale_of_the_world_holds_and_is_read_back_fact_by_fact(number):
     ("gave him the boat", "gave him the ladder", "help"),
     ("easy to get across", "easy to get over", "help"),
     ("I have a boat", "I have a ladder", "help"),
-    ("Then Ida gave him the boat.", "", "order"),
+    ("Then the owl gave him the boat.", "", "order"),
     ("And there, in the forest, lay the red kite.", "", "order"),
     ("shall have it.\"", "shall have it.", "quotes"),
-    ("So Tom set off to the forest.", "So Tom set off to forest the.", "unread"),
+    ("So the fox set off to the forest.", "So the fox set off to forest the.", "unread"),
 ])
 def test_each_kind_of_contradiction_is_found(old, new, kind):
     assert old in TALE and kind in CONTRADICTIONS
