@@ -28,6 +28,15 @@ def causal_mask(T: int, S: int, device: torch.device | None = None) -> torch.Ten
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
 
 
+def padding_mask(padding: torch.Tensor, T: int, S: int) -> torch.Tensor:
+    """(B, 1, T, S) booleans: False for keys that are filling, the first padding[b] of each row.
+
+    A query that is filling itself may look at itself: over no key at all there is no softmax.
+    """
+    keys = torch.arange(S, device=padding.device)
+    return (keys >= padding[:, None, None, None]) | (keys == keys[S - T:, None])
+
+
 def attention_weights(q: torch.Tensor, k: torch.Tensor, causal: bool = True,
                       mask: torch.Tensor | None = None) -> torch.Tensor:
     """How much each query looks at each key: (.., T, S), non-negative, each row sums to 1.
@@ -138,12 +147,14 @@ class CausalSelfAttention(nn.Module):
         return q, k, v
 
     def forward(self, x: torch.Tensor, rotation: Rotation | None = None,
-                cache: KVCache | None = None, layer: int = 0) -> torch.Tensor:
+                cache: KVCache | None = None, layer: int = 0,
+                mask: torch.Tensor | None = None) -> torch.Tensor:
         """x (B, T, C) to (B, T, C). `rotation` holds the angles of these T positions; with a cache
-        the T positions follow those that the cache already holds for `layer`."""
+        the T positions follow those that the cache already holds for `layer`. `mask` is that of
+        `attention_weights`."""
         q, k, v = self.project(x, rotation)
         if cache is not None:
             k, v = cache.append(layer, k, v)
         dropout = self.dropout if self.training else 0.0
-        y = attention(q, k, v, fused=self.fused, dropout=dropout)
+        y = attention(q, k, v, fused=self.fused, dropout=dropout, mask=mask)
         return self.output(y.transpose(1, 2).reshape(x.shape))

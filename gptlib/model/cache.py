@@ -1,6 +1,7 @@
 """The key-value cache: what attention has already computed for earlier tokens of a sequence."""
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -72,6 +73,40 @@ class KVCache:
     def reset(self) -> None:
         """Forget everything; the memory is kept and used again."""
         self.length = 0
+
+    def shift(self, by: int) -> None:
+        """Move all that is held to the right by `by` positions, or to the left if that is negative.
+
+        On the right the `by` first positions become filling, for the model's `padding` to hide; on
+        the left the first -by positions are forgotten.
+        """
+        if not -self.length <= by <= self.capacity - self.length:
+            raise ValueError(f"cannot shift by {by}: the cache holds {self.length} of "
+                             f"{self.capacity} positions")
+        first, count = max(0, -by), self.length - max(0, -by)
+        for tensor in (*self._keys, *self._values):
+            kept = tensor.narrow(2, first, count).clone()  # the two places may overlap
+            tensor.narrow(2, first + by, count).copy_(kept)
+        self.length += by
+
+    def insert(self, row: int, other: "KVCache") -> None:
+        """Let `row` hold what the one row of `other` holds, so that both end at the same position;
+        what stands before it there is filling. ValueError if `other` holds more positions."""
+        count = other.length
+        if other.batch_size != 1 or count > self.length:
+            raise ValueError(f"got {other.batch_size} rows of {count} positions; expected one row "
+                             f"of at most {self.length}: shift this cache to the right first")
+        for mine, its in zip((*self._keys, *self._values), (*other._keys, *other._values)):
+            mine[row].narrow(1, self.length - count, count).copy_(its[0].narrow(1, 0, count))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Hold only these rows from now on, in this order."""
+        if not rows or not all(0 <= row < self.batch_size for row in rows):
+            raise ValueError(f"rows are {list(rows)}; expected one or more of the "
+                             f"{self.batch_size} here")
+        with torch.inference_mode(False):
+            self._keys = [keys[list(rows)] for keys in self._keys]
+            self._values = [values[list(rows)] for values in self._values]
 
     def repeat(self, count: int) -> "KVCache":
         """A new cache of `count` rows, each a copy of the one row here: the beginning that many

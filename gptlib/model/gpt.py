@@ -9,7 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gptlib.model.attention import CausalSelfAttention, Rotation, rms_norm, rotary_angles
+from gptlib.model.attention import (
+    CausalSelfAttention,
+    Rotation,
+    padding_mask,
+    rms_norm,
+    rotary_angles,
+)
 from gptlib.model.cache import KVCache
 from gptlib.model.config import GPTConfig
 
@@ -70,9 +76,10 @@ class Block(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, x: torch.Tensor, rotation: Rotation | None = None,
-                cache: KVCache | None = None, layer: int = 0) -> torch.Tensor:
+                cache: KVCache | None = None, layer: int = 0,
+                mask: torch.Tensor | None = None) -> torch.Tensor:
         """x (B, T, C) to (B, T, C)."""
-        y = self.attention(self.norm1(x), rotation, cache, layer)
+        y = self.attention(self.norm1(x), rotation, cache, layer, mask)
         x = x + F.dropout(y, self.dropout, self.training)
         y = self.feed_forward(self.norm2(x))
         return x + F.dropout(y, self.dropout, self.training)
@@ -119,35 +126,58 @@ class GPT(nn.Module):
         """Number of trained numbers."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def embed(self, ids: torch.Tensor, start: int = 0) -> torch.Tensor:
+    def embed(self, ids: torch.Tensor, start: int = 0,
+              padding: torch.Tensor | None = None) -> torch.Tensor:
         """ids (B, T) at positions start, start + 1, .. to vectors (B, T, C)."""
         x = look_up(self.embedding, ids)
         if self.config.position == "learned":
-            x = x + self.position_embedding.weight[start:start + ids.shape[1]]
+            places = positions(start, start + ids.shape[1], padding)
+            x = x + self.position_embedding.weight[places]
         return F.dropout(x, self.config.dropout, self.training)
 
-    def rotation(self, start: int, stop: int) -> Rotation | None:
-        """Angles of the rotary positions start to stop - 1; None where positions are learned."""
+    def rotation(self, start: int, stop: int,
+                 padding: torch.Tensor | None = None) -> Rotation | None:
+        """Angles of the rotary positions start to stop - 1, (T, D), or (B, 1, T, D) with padding;
+        None where positions are learned."""
         if self.config.position == "learned":
             return None
-        return self.rotary_cos[start:stop], self.rotary_sin[start:stop]
+        places = positions(start, stop, padding)
+        cos, sin = self.rotary_cos[places], self.rotary_sin[places]
+        return (cos, sin) if padding is None else (cos[:, None], sin[:, None])
 
     def unembed(self, x: torch.Tensor) -> torch.Tensor:
         """Residual stream (B, T, C) to logits (B, T, V): the final norm and the output layer."""
         table = self.embedding.weight if self.config.tie_weights else self.output.weight
         return F.linear(self.final_norm(x), table)
 
-    def forward(self, ids: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
-        """ids (B, T) int64 to logits (B, T, V). With a cache, ids continue what it holds."""
+    def forward(self, ids: torch.Tensor, cache: KVCache | None = None,
+                padding: torch.Tensor | None = None) -> torch.Tensor:
+        """ids (B, T) int64 to logits (B, T, V). With a cache, ids continue what it holds.
+
+        `padding` (B,) int64: how many tokens at the left end of each row, the cache's part
+        included, are filling. Nothing looks at them, and positions are counted from behind them, so
+        the logits of the others are those that the row gets alone, up to rounding.
+        """
         start = 0 if cache is None else cache.length
         check_ids(ids, self.config, start)
-        x = self.embed(ids, start)
-        rotation = self.rotation(start, start + ids.shape[1])
+        stop = start + ids.shape[1]
+        x = self.embed(ids, start, padding)
+        rotation = self.rotation(start, stop, padding)
+        mask = None if padding is None else padding_mask(padding, ids.shape[1], stop)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, cache, layer)
+            x = block(x, rotation, cache, layer, mask)
         if cache is not None:
             cache.advance(ids.shape[1])
         return self.unembed(x)
+
+
+def positions(start: int, stop: int, padding: torch.Tensor | None) -> slice | torch.Tensor:
+    """Positions of the columns start to stop - 1: a slice, or (B, T) where rows begin behind
+    filling (which itself gets position 0)."""
+    if padding is None:
+        return slice(start, stop)
+    columns = torch.arange(start, stop, device=padding.device)
+    return (columns - padding[:, None]).clamp(min=0)
 
 
 def look_up(table: nn.Embedding, ids: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,8 @@ class Closing:
 
     Behind `after` tokens, those of the prompt included, the logit grows by `per_hundred` for each
     hundred tokens. So the text ends where an end is likely anyway, only sooner: the model's own
-    opinion of the place decides. (A long story's model rarely ends within a page by itself.)
-    Ids (B, T) to logits (B, T, V), of which only the last position is changed.
+    opinion of the place decides. (A model of long stories rarely ends within a page by itself.)
+    Ids (B, T) to logits (B, T, V); `model` must be in eval mode.
     """
 
     def __init__(self, model: GPT | InferenceModel, end_token: int, *, after: int,
@@ -34,10 +34,10 @@ class Closing:
         """Those of the model: they tell its device and type."""
         return self.model.parameters()
 
-    @torch.no_grad()
     def __call__(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        logits = self.model(ids) if cache is None else self.model(ids, cache=cache)
-        length = ids.shape[1] if cache is None else cache.length
-        if length > self.after:
-            logits[:, -1, self.end_token] += self.per_hundred * (length - self.after) / 100
+        start = 0 if cache is None else cache.length
+        logits = (self.model(ids) if cache is None else self.model(ids, cache=cache)).clone()
+        lengths = torch.arange(start + 1, start + ids.shape[1] + 1, device=logits.device)
+        raised = self.per_hundred / 100 * (lengths - self.after).clamp(min=0)
+        logits[..., self.end_token] += raised
         return logits

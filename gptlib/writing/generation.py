@@ -12,6 +12,7 @@ from gptlib.model.cache import KVCache
 from gptlib.model.config import GPTConfig
 from gptlib.runtime import device_of, mode
 from gptlib.text.tokenizers import Tokenizer
+from gptlib.writing.constraints import Constraint, Guard
 from gptlib.writing.sampling import draw, penalise_repetition, probabilities, sample
 
 LanguageModel = Callable[[Tensor], Tensor]
@@ -60,23 +61,26 @@ class Reader:
 def generate(model: LanguageModel, prompt: Tensor, *, max_new_tokens: int, temperature: float = 1.0,
              top_k: int | None = None, top_p: float | None = None, min_p: float | None = None,
              repetition_penalty: float = 1.0, stop_tokens: Sequence[int] = (),
-             generator: torch.Generator | None = None, use_cache: bool = True) -> Tensor:
+             constraint: Constraint | None = None, generator: torch.Generator | None = None,
+             use_cache: bool = True) -> Tensor:
     """Continue prompts of equal length, ids (B, T) or (T,), by up to `max_new_tokens` tokens.
 
     Returns prompts and continuations, (B, T + new). A row that drew one of `stop_tokens` is
-    filled up with it; when every row has, generation ends early. The other options are those of
+    filled up with it; when every row has, generation ends early. A `constraint` keeps the
+    continuations in a language (`gptlib.writing.constraints`). The other options are those of
     `gptlib.writing.sampling`; temperature 0 is greedy. Without a cache the whole window is read
-    again for every token. Raises ValueError for an empty prompt or one longer than the model's
-    context.
+    again for every token. Raises ValueError for an empty prompt, one longer than the model's
+    context, and a constraint that `max_new_tokens` is too short for.
     """
     ids = _check_prompt(model, prompt, max_new_tokens)
     reader = Reader(model, len(ids), use_cache)
+    guard = constraint and Guard(constraint, len(ids), max_new_tokens, stop_tokens)
     options = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     stops = torch.tensor(list(stop_tokens), dtype=torch.long, device=ids.device)
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     with _reading(model):
         for _ in range(max_new_tokens):
-            new = _next(reader, ids, repetition_penalty, generator, options)
+            new = _next(reader, ids, repetition_penalty, generator, options, guard=guard)
             if len(stops):
                 new = torch.where(ended, ids[:, -1], new)  # a row that has ended repeats its last
             ids = torch.cat((ids, new[:, None]), dim=1)
@@ -91,6 +95,7 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, *, max_new_t
            temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
            min_p: float | None = None, repetition_penalty: float = 1.0,
            start_tokens: Sequence[int] = (), stop_tokens: Sequence[int] | None = None,
+           constraint: Constraint | None = None,
            generator: torch.Generator | None = None) -> Iterator[str]:
     """Continue a text and yield the continuation piece by piece, as soon as it is certain.
 
@@ -98,8 +103,9 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, *, max_new_t
     The model reads `start_tokens` before the prompt: the token that ends a document in training
     tells it that this is the beginning of a new one, not the middle of something. Stops at
     `stop_tokens` (by default all special tokens of the tokenizer), which are not yielded. Ids that
-    the tokenizer lacks, as where a model has more rows than it has tokens, are never drawn. Between
-    two pieces the model has the mode it had before, also when you stop reading.
+    the tokenizer lacks, as where a model has more rows than it has tokens, are never drawn. A
+    `constraint` is that of `generate`. Between two pieces the model has the mode it had before,
+    also when you stop reading.
     """
     ids = tokenizer.encode(prompt)  # empty stays empty: that is an error of the caller
     ids = torch.tensor([*start_tokens, *ids] if ids else ids, dtype=torch.long)
@@ -107,13 +113,14 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, *, max_new_t
     options = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     stops = tokenizer.special_tokens.values() if stop_tokens is None else stop_tokens
     known = tokenizer.vocab_size
+    guard = constraint and Guard(constraint, 1, max_new_tokens, list(stops))
 
     def pieces(ids: Tensor) -> Iterator[str]:
         reader = Reader(model)
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for _ in range(max_new_tokens):
             with _reading(model):
-                new = _next(reader, ids, repetition_penalty, generator, options, known)
+                new = _next(reader, ids, repetition_penalty, generator, options, known, guard)
             if new.item() in stops:
                 break
             ids = torch.cat((ids, new[:, None]), dim=1)
@@ -211,10 +218,14 @@ def speculative_generate(model: LanguageModel, draft: LanguageModel, prompt: Ten
 
 
 def _next(reader: Reader, ids: Tensor, penalty: float, generator: torch.Generator | None,
-          options: dict, known: int | None = None) -> Tensor:
+          options: dict, known: int | None = None, guard: Guard | None = None) -> Tensor:
     """One new token for each row, of the first `known` of the vocabulary: (B, T) to (B,)."""
-    logits = penalise_repetition(reader.read(ids)[:, -1], ids, penalty)
-    return sample(logits[:, :known], generator=generator, **options)
+    logits = penalise_repetition(reader.read(ids)[:, -1], ids, penalty)[:, :known]
+    if guard is None:
+        return sample(logits, generator=generator, **options)
+    new = sample(guard.restrict(logits), generator=generator, **options)
+    guard.follow(new)
+    return new
 
 
 @contextlib.contextmanager

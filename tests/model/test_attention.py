@@ -10,6 +10,7 @@ from gptlib.model.attention import (
     attention,
     attention_weights,
     causal_mask,
+    padding_mask,
     rms_norm,
     rotary_angles,
     rotate,
@@ -201,3 +202,24 @@ def test_normalised_queries_and_keys_have_length_root_d():
         torch.testing.assert_close(x.norm(dim=-1), torch.full(x.shape[:-1], 4.0), rtol=1e-2,
                                    atol=1e-2)
     assert v.norm(dim=-1).std() > 0.01
+
+
+def test_a_padding_mask_hides_the_filling_of_each_row_but_lets_it_see_itself():
+    mask = padding_mask(torch.tensor([0, 2]), T=3, S=4)
+    assert mask.shape == (2, 1, 3, 4) and mask[0].all()
+    assert mask[1, 0].int().tolist() == [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("T", [1, 4])
+def test_rows_behind_filling_find_what_they_find_without_it(fused, T):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 4, T, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 2, 6, 8)
+    padding = torch.tensor([0, 4])
+    got = attention(q, k, v, fused=fused, mask=padding_mask(padding, T, 6))
+    assert got.isfinite().all()
+    for row, n in enumerate(padding.tolist()):
+        t = max(0, n - (6 - T))  # queries that are filling themselves
+        alone = attention(q[row:row + 1, :, t:], k[row:row + 1, :, n:], v[row:row + 1, :, n:],
+                          fused=fused)
+        torch.testing.assert_close(got[row:row + 1, :, t:], alone)

@@ -89,3 +89,66 @@ def test_repeated_rows_start_alike_and_are_independent_of_the_original():
         rows.repeat(2)
     with pytest.raises(ValueError, match="a count of 1 or more"):
         cache.repeat(0)
+
+
+def filled(length, B=3):
+    cache = KVCache(CONFIG, batch_size=B)
+    for layer in range(2):
+        cache.append(layer, *pair(length, start=10 * layer, B=B))
+    cache.advance(length)
+    return cache
+
+
+def held(cache, layer, row=0):
+    """Keys and values of one row, of the first head and feature."""
+    return [tensors[layer][row, 0, :cache.length, 0].tolist()
+            for tensors in (cache._keys, cache._values)]
+
+
+@pytest.mark.parametrize("by", [-3, -1, 0, 2])
+def test_a_shift_moves_all_layers_and_changes_the_length(by):
+    cache = filled(4)
+    cache.shift(by)
+    assert cache.length == 4 + by
+    for layer in range(2):
+        keys, values = held(cache, layer)
+        expected = [10.0 * layer + i for i in range(4)][max(0, -by):]
+        assert keys[max(0, by):] == expected and values[max(0, by):] == [-k for k in expected]
+
+
+def test_a_shift_beyond_what_is_held_or_reserved_is_refused():
+    for by in (-5, 3):
+        with pytest.raises(ValueError, match=f"cannot shift by {by}"):
+            filled(4).shift(by)
+
+
+def test_an_inserted_row_ends_where_the_others_end_and_leaves_them_as_they_were():
+    cache, other = filled(4), KVCache(CONFIG)
+    for layer in range(2):
+        other.append(layer, *pair(2, start=50 + 10 * layer, B=1))
+    other.advance(2)
+    cache.insert(1, other)
+    for layer in range(2):
+        start = 10.0 * layer
+        assert held(cache, layer, 1)[0][2:] == [50 + start, 51 + start]
+        assert held(cache, layer, 1)[1][2:] == [-50 - start, -51 - start]
+        for row in (0, 2):
+            assert held(cache, layer, row)[0] == [start, start + 1, start + 2, start + 3]
+
+
+def test_only_one_row_that_is_no_longer_than_the_others_can_be_inserted():
+    for other in (filled(5, B=1), filled(2)):
+        with pytest.raises(ValueError, match="expected one row of at most 4"):
+            filled(4).insert(0, other)
+
+
+def test_rows_that_are_kept_stay_whole_and_in_the_order_asked_for():
+    cache, other = filled(4), filled(3, B=1)
+    cache.insert(2, other)
+    before = held(cache, 1, 2)
+    cache.keep([2, 0])
+    assert cache.batch_size == 2 and cache.length == 4 and held(cache, 1, 0) == before
+    cache.append(0, *pair(1, B=2))
+    for rows in ([], [2], [-1]):
+        with pytest.raises(ValueError, match="expected one or more"):
+            cache.keep(rows)

@@ -240,3 +240,51 @@ def test_every_part_is_called_as_a_module_so_that_hooks_see_it(name):
     model(torch.tensor([[1, 2, 3]]))
     containers = {"blocks", "position_embedding", "output"}  # sliced, or read as a table
     assert set(dict(model.named_modules())) - seen <= containers
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_row_behind_filling_gets_the_logits_that_it_gets_alone(name, fused):
+    model = random_gpt(CONFIGS[name])
+    for block in model.blocks:
+        block.attention.fused = fused
+    torch.manual_seed(1)
+    ids, padding = torch.randint(23, (3, 10)), torch.tensor([0, 3, 9])
+    with torch.no_grad():
+        together = model(ids, padding=padding)
+        changed = model(torch.where(torch.arange(10) < padding[:, None], 5, ids), padding=padding)
+        for row, n in enumerate(padding.tolist()):
+            alone = model(ids[row:row + 1, n:])[0]
+            torch.testing.assert_close(together[row, n:], alone, atol=1e-5, rtol=1e-5)
+            assert torch.equal(together[row, n:], changed[row, n:])  # whatever the filling is
+    assert together.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_behind_filling_can_be_read_in_pieces_and_move_in_the_cache(name):
+    model = random_gpt(CONFIGS[name])
+    torch.manual_seed(1)
+    ids, padding = torch.randint(23, (3, 8)), torch.tensor([2, 3, 6])
+    with torch.no_grad():
+        whole, cache = model(ids, padding=padding), KVCache(model.config, 3)
+        model(ids[:, :4], cache=cache, padding=padding)
+        piece = model(ids[:, 4:7], cache=cache, padding=padding)
+        cache.shift(-2)
+        last = model(ids[:, 7:], cache=cache, padding=padding - 2)
+    torch.testing.assert_close(piece[:2], whole[:2, 4:7], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(piece[2, 2:], whole[2, 6:7], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(last, whole[:, 7:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_without_filling_the_logits_are_what_they_were_bit_for_bit(name):
+    model = random_gpt(CONFIGS[name])
+    ids = torch.arange(10)[None]
+    with torch.no_grad():
+        expected = model(ids)
+        torch.testing.assert_close(model(ids, padding=torch.tensor([0])), expected, atol=1e-5,
+                                   rtol=1e-5)
+        x, rotation = model.embed(ids), model.rotation(0, 10)
+        for layer, block in enumerate(model.blocks):
+            x = block(x, rotation, None, layer)
+        assert torch.equal(model.unembed(x), expected)

@@ -19,12 +19,12 @@ def model():
     return GPT(GPTConfig(11, 64, n_layer=1, n_head=2, n_embd=16)).eval()
 
 
-def test_only_the_end_token_at_the_last_position_is_raised_by_the_length(model):
+def test_only_the_end_token_is_raised_at_each_position_by_the_length_so_far(model):
     ids = torch.randint(11, (2, 30), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         before, after = model(ids), Closing(model, END, after=10, per_hundred=50)(ids)
     expected = torch.zeros_like(before)
-    expected[:, -1, END] = 50 * (30 - 10) / 100
+    expected[:, :, END] = torch.tensor([max(0, length - 10) / 2 for length in range(1, 31)])
     torch.testing.assert_close(after - before, expected)
     assert torch.equal(Closing(model, END, after=30, per_hundred=50)(ids), before)
 
@@ -38,6 +38,14 @@ def test_with_a_cache_it_counts_the_whole_text(model, prepare):
         cache = KVCache(model.config, 1)
         closing(ids[:, :-1], cache=cache)
         torch.testing.assert_close(closing(ids[:, -1:], cache=cache)[:, -1], whole)
+
+
+def test_greedy_texts_are_the_same_with_and_without_a_cache(model):
+    closing = Closing(model, END, after=3, per_hundred=50)
+    ids = torch.tensor([[1, 2, 3]])
+    texts = [generate(closing, ids, max_new_tokens=30, temperature=0, stop_tokens=(END,),
+                      use_cache=use).tolist() for use in (True, False)]
+    assert texts[0] == texts[1]
 
 
 def test_generated_texts_end_sooner(model):
