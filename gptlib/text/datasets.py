@@ -16,6 +16,7 @@ import torch
 
 from gptlib.text.tokenizers import Tokenizer
 
+IGNORED = -100  # a target with this value is not predicted: padding, or another speaker's words
 PIECE = 1 << 20  # characters that are encoded at once, or tokens that are looked at at once
 
 
@@ -26,10 +27,14 @@ class TokenDataset:
     on disk; each batch is converted to int64). Windows begin anywhere, or only at the token
     `begin_at`, say the one before each document: then no window lacks the beginning of what it
     shows. `len()` is the number of windows.
+
+    `learn`, 1-D and bool, says of each id whether it shall be predicted; without it, all are. The
+    others are read and not learned: as targets they are IGNORED, evaluation leaves them out, and
+    windows that would teach nothing are no windows.
     """
 
     def __init__(self, ids: torch.Tensor, context_length: int,
-                 begin_at: int | None = None) -> None:
+                 begin_at: int | None = None, learn: torch.Tensor | None = None) -> None:
         ids = torch.as_tensor(ids)
         if context_length < 1:
             raise ValueError(f"context_length is {context_length}; expected 1 or more tokens")
@@ -54,12 +59,8 @@ class TokenDataset:
         self.ids = ids
         self.context_length = context_length
         self.begin_at = begin_at
-        if begin_at is not None:
-            self.starts = (ids[:len(ids) - context_length] == begin_at).nonzero().flatten()
-            if not len(self.starts):
-                raise ValueError(f"no window of {context_length} tokens and the one after them "
-                                 f"begins at token {begin_at}; expected it before each document: "
-                                 f"use longer texts or a shorter context_length")
+        self.learn = None if learn is None else _checked_learn(torch.as_tensor(learn), len(ids))
+        self.starts = None if begin_at is None and learn is None else self._starts()
 
     @classmethod
     def from_text(cls, text: str, tokenizer: Tokenizer, context_length: int) -> Self:
@@ -95,9 +96,26 @@ class TokenDataset:
         return dataset
 
     def __len__(self) -> int:
+        return len(self.ids) - self.context_length if self.starts is None else len(self.starts)
+
+    def _starts(self) -> torch.Tensor:
+        """Where windows begin, if not everywhere."""
+        T = self.context_length
+        fits = torch.ones(len(self.ids) - T, dtype=torch.bool)
         if self.begin_at is not None:
-            return len(self.starts)
-        return len(self.ids) - self.context_length
+            fits &= self.ids[:-T] == self.begin_at
+            if not fits.any():
+                raise ValueError(f"no window of {T} tokens and the one after them begins at token "
+                                 f"{self.begin_at}; expected it before each document: use longer "
+                                 f"texts or a shorter context_length")
+        if self.learn is not None:
+            known = torch.cat((torch.zeros(1, dtype=torch.long), self.learn.cumsum(0)))
+            fits &= known[T + 1:] > known[1:-T]  # of its T targets, all but its first id, some
+            if not fits.any():
+                raise ValueError(f"no window of {T} tokens teaches anything: learn is False for "
+                                 f"all of its targets; expected replies within reach of what "
+                                 f"begins a window")
+        return fits.nonzero().flatten()
 
     def split(self, fraction: float = 0.9) -> tuple[Self, Self]:
         """The first `fraction` of the ids and the rest, as two data sets without overlap.
@@ -115,8 +133,9 @@ class TokenDataset:
                 f"{len(self.ids) - cut}; expected at least {needed} on both sides: "
                 f"use a longer text, a shorter context_length or another fraction"
             )
-        return (type(self)(self.ids[:cut], self.context_length, self.begin_at),
-                type(self)(self.ids[cut:], self.context_length, self.begin_at))
+        return tuple(type(self)(self.ids[part], self.context_length, self.begin_at,
+                                None if self.learn is None else self.learn[part])
+                     for part in (slice(cut), slice(cut, None)))
 
 
 def batches(dataset: TokenDataset, batch_size: int, seed: int = 0,
@@ -124,7 +143,8 @@ def batches(dataset: TokenDataset, batch_size: int, seed: int = 0,
     """Endless batches (x, y), each (B, T) int64; y is x one token later.
 
     Windows are drawn uniformly with replacement. Batch number i depends on (seed, i) alone, so
-    a run that stopped after k batches goes on with `start=k` as if it had never stopped.
+    a run that stopped after k batches goes on with `start=k` as if it had never stopped. Where the
+    data set says what to learn, y holds IGNORED for all else.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected 1 or more windows")
@@ -135,14 +155,24 @@ def batches(dataset: TokenDataset, batch_size: int, seed: int = 0,
 
 def _batches(dataset, batch_size, seed, number):
     # every window as a row of one view (N - T, T + 1): a batch is then a single index operation
-    windows = dataset.ids.unfold(0, dataset.context_length + 1, 1)
+    size = dataset.context_length + 1
+    windows = dataset.ids.unfold(0, size, 1)
+    learned = None if dataset.learn is None else dataset.learn.unfold(0, size, 1)
     while True:
         rows = np.random.default_rng((seed, number)).integers(len(dataset), size=batch_size)
         rows = torch.from_numpy(rows)
-        rows = rows if dataset.begin_at is None else dataset.starts[rows]
+        rows = rows if dataset.starts is None else dataset.starts[rows]
         batch = windows[rows].long()
-        yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
+        x, y = batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
+        yield x, y if learned is None else y.masked_fill(~learned[rows][:, 1:], IGNORED)
         number += 1
+
+
+def _checked_learn(learn: torch.Tensor, count: int) -> torch.Tensor:
+    if learn.dtype != torch.bool or learn.shape != (count,):
+        raise ValueError(f"learn is {learn.dtype} of shape {tuple(learn.shape)}; expected "
+                         f"torch.bool of shape ({count},): one for each id")
+    return learn
 
 
 def write_tokens(path: str | Path, texts: Path | Iterable[Path | str], tokenizer: Tokenizer, *,

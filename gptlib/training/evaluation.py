@@ -11,6 +11,7 @@ from gptlib.runtime import device_of, mode
 from gptlib.text.datasets import PIECE, TokenDataset
 from gptlib.text.tokenizers import Tokenizer
 from gptlib.theory import information
+from gptlib.writing.judging import ratio_interval
 
 LanguageModel = Callable[[Tensor], Tensor]  # (B, T) ids -> (B, T, V) logits
 
@@ -20,7 +21,8 @@ def token_losses(model: LanguageModel, dataset: TokenDataset, batch_size: int = 
     """The loss in nats of each token of the data set but the first, (N - 1,) float32 on the CPU.
 
     The text is cut into windows of `context_length` inputs that do not overlap: each token is
-    predicted once, from the 1 to `context_length` tokens before it.
+    predicted once, from the 1 to `context_length` tokens before it. Where the data set says what
+    to learn, only the losses of those tokens are returned, in their order.
     `model` is any callable (B, T) -> (B, T, V) logits; modules are in eval mode meanwhile.
     """
     return torch.cat(list(_batch_losses(model, dataset, batch_size)))
@@ -32,23 +34,28 @@ def _batch_losses(model: LanguageModel, dataset: TokenDataset, batch_size: int) 
         raise ValueError(f"batch_size is {batch_size}; expected 1 or more windows")
     device, ids, T = device_of(model), dataset.ids, dataset.context_length
     whole = (len(ids) - 1) // T  # windows that are full; what is left is a shorter one
-    x, y = ids[: whole * T].view(whole, T), ids[1 : whole * T + 1].view(whole, T)
 
-    def losses(x: Tensor, y: Tensor) -> Tensor:
-        logits = model(x.long().to(device)).flatten(0, 1).float()
-        targets = y.long().to(device).flatten()
-        return functional.cross_entropy(logits, targets, reduction="none").cpu()
+    def losses(begin: int, end: int, T: int) -> Tensor:
+        """Of the tokens after those from `begin` to `end`, which are windows of T."""
+        logits = model(ids[begin:end].view(-1, T).long().to(device)).flatten(0, 1).float()
+        targets = ids[begin + 1 : end + 1].long().to(device)
+        found = functional.cross_entropy(logits, targets, reduction="none").cpu()
+        return found if dataset.learn is None else found[dataset.learn[begin + 1 : end + 1]]
 
     with mode(model, training=False):
         for i in range(0, whole, batch_size):
-            yield losses(x[i : i + batch_size], y[i : i + batch_size])
-        if whole * T < len(ids) - 1:
-            yield losses(ids[None, whole * T : -1], ids[None, whole * T + 1 :])
+            yield losses(i * T, min(i + batch_size, whole) * T, T)
+        if (rest := len(ids) - 1 - whole * T):
+            yield losses(whole * T, len(ids) - 1, rest)
 
 
 def evaluate_loss(model: LanguageModel, dataset: TokenDataset, batch_size: int = 32) -> float:
-    """Mean loss in nats per token over the whole data set: every token weighs the same."""
-    return _sum_of_losses(model, dataset, batch_size) / (len(dataset.ids) - 1)
+    """Mean loss in nats per token over the whole data set: every token weighs the same.
+
+    Where the data set says what to learn, the mean is over those tokens alone.
+    """
+    count = len(dataset.ids) - 1 if dataset.learn is None else int(dataset.learn[1:].sum())
+    return _sum_of_losses(model, dataset, batch_size) / count
 
 
 def perplexity(model: LanguageModel, dataset: TokenDataset, batch_size: int = 32) -> float:
@@ -61,7 +68,7 @@ def bits_per_byte(model: LanguageModel, dataset: TokenDataset, tokenizer: Tokeni
     """Bits that the model needs for each byte (UTF-8) of the text it predicts.
 
     Unlike the loss per token, this compares models with different tokenizers. A special token
-    costs bits and stands for no byte.
+    costs bits and stands for no byte. Only tokens that the data set learns are counted.
     """
     return _bits(model, dataset, batch_size) / _text_size(dataset, tokenizer, characters=False)
 
@@ -88,14 +95,7 @@ def bootstrap_interval(losses: Tensor, level: float = 0.95, *, block: int = 64,
     blocks = losses.split(block)
     sums = torch.stack([part.sum() for part in blocks])
     sizes = torch.tensor([len(part) for part in blocks], dtype=torch.double)
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.empty(resamples, dtype=torch.double)
-    for i in range(resamples):
-        drawn = torch.randint(len(blocks), (len(blocks),), generator=generator)
-        means[i] = sums[drawn].sum() / sizes[drawn].sum()
-    tail = (1 - level) / 2
-    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.double))
-    return low.item(), high.item()
+    return ratio_interval(sums, sizes, level, resamples=resamples, seed=seed)[1:]
 
 
 def paired_bootstrap(losses_a: Tensor, losses_b: Tensor, level: float = 0.95, *, block: int = 64,
@@ -128,7 +128,7 @@ def _sum_of_losses(model: LanguageModel, dataset: TokenDataset, batch_size: int)
 
 
 def _text_size(dataset: TokenDataset, tokenizer: Tokenizer, characters: bool) -> int:
-    """Bytes or characters of all tokens but the first, which is not predicted."""
+    """Bytes or characters of all tokens that are predicted: not of the first."""
     sizes = torch.zeros(tokenizer.vocab_size, dtype=torch.long)
     special = set(tokenizer.special_tokens.values())
     for token in range(tokenizer.vocab_size):
@@ -137,7 +137,11 @@ def _text_size(dataset: TokenDataset, tokenizer: Tokenizer, characters: bool) ->
             # a character has one byte that is not a continuation byte (10xxxxxx) of UTF-8
             sizes[token] = sum(b & 0xC0 != 0x80 for b in text) if characters else len(text)
     try:
-        size = sum(int(sizes[ids.long()].sum()) for ids in dataset.ids[1:].split(PIECE))
+        size = 0
+        for begin in range(1, len(dataset.ids), PIECE):
+            piece = slice(begin, begin + PIECE)
+            found = sizes[dataset.ids[piece].long()]
+            size += int((found if dataset.learn is None else found[dataset.learn[piece]]).sum())
     except IndexError:
         raise ValueError(f"the data hold ids beyond the {tokenizer.vocab_size} tokens of the "
                          f"tokenizer; expected the one that they were encoded with") from None

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,10 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from gptlib.runtime import device_of, mode, rank, whole
+from gptlib.text.datasets import IGNORED
 from gptlib.training.config import TrainConfig, require_whole
 from gptlib.training.optim import learning_rate_at
-
-IGNORED = -100  # a target with this value is not predicted: padding, or another speaker's words
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,40 @@ class Step:
     """What one optimizer step did."""
 
     step: int  # steps taken so far, this one included
-    loss: float  # nats per token, on the step's own batch, before the update
+    loss: float  # nats per item (token, or what the loss counts), on its batch, before the update
     learning_rate: float  # of the first parameter group
     grad_norm: float  # length of the whole gradient, before clipping
-    tokens_per_second: float  # tokens of the step over its time, in all processes together
+    tokens_per_second: float  # items of the step over its time, in all processes together
+
+
+class Loss(Protocol):
+    """What `train` lowers: the mean over the items of a step, such as tokens or pairs of answers.
+
+    A batch is (x, ...): the model reads x, and the loss reads the tensors that follow. All have
+    as many rows as x, because processes share out rows; items must not lie across two shares.
+    """
+
+    def count(self, *targets: Tensor) -> int:
+        """The number of items in a whole batch, from what follows x in it."""
+
+    def total(self, output: Tensor, *targets: Tensor) -> Tensor:
+        """The sum of their losses in nats (scalar), from what the model made of x."""
+
+
+class NextToken:
+    """The loss of a language model: cross-entropy of each target that is not IGNORED."""
+
+    def count(self, targets: Tensor) -> int:
+        """Tokens of targets (B, T) that are predicted."""
+        return int((targets != IGNORED).sum())
+
+    def total(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum of their losses in nats, for logits (B, T, V)."""
+        return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(),
+                                        ignore_index=IGNORED, reduction="sum")
+
+
+NEXT_TOKEN = NextToken()
 
 
 def next_token_loss(logits: Tensor, targets: Tensor, ignore_index: int = IGNORED) -> Tensor:
@@ -45,13 +75,14 @@ def next_token_loss(logits: Tensor, targets: Tensor, ignore_index: int = IGNORED
                                     ignore_index=ignore_index)
 
 
-def train(model: torch.nn.Module, batches: Iterable[tuple[Tensor, Tensor]],
+def train(model: torch.nn.Module, batches: Iterable[tuple[Tensor, ...]],
           optimizer: torch.optim.Optimizer, config: TrainConfig,
-          start: int = 0) -> Iterator[Step]:
+          start: int = 0, loss: Loss = NEXT_TOKEN) -> Iterator[Step]:
     """Train `model` and yield a `Step` after each of the steps start + 1 ... config.max_steps.
 
-    `batches` yields (x, y), each (B, T); a step takes `config.accumulation` of them. To go on
-    after step k, pass start=k and batches that begin at number k * config.accumulation.
+    `batches` yields (x, y), each (B, T), or what another `loss` reads; a step takes
+    `config.accumulation` of them. To go on after step k, pass start=k and batches that begin at
+    number k * config.accumulation.
 
     Where torch.distributed is initialised, give every process the same batches: each takes its
     share of the rows, and gradients are summed, so n processes do what one would do. With
@@ -73,9 +104,9 @@ def train(model: torch.nn.Module, batches: Iterable[tuple[Tensor, Tensor]],
 
             optimizer.zero_grad()
             with _own_randomness(number, device_of(model)):
-                loss, tokens = accumulate_gradients(forward, micro_batches, config.precision,
-                                                    scaler)
-            _check_finite("loss", loss, number + 1, rate, optimizer)
+                mean, count = accumulate_gradients(forward, micro_batches, config.precision,
+                                                   scaler, loss)
+            _check_finite("loss", mean, number + 1, rate, optimizer)
 
             scaler.unscale_(optimizer)
             norm = clip_gradients(model, config.grad_clip)
@@ -83,41 +114,41 @@ def train(model: torch.nn.Module, batches: Iterable[tuple[Tensor, Tensor]],
                 _check_finite("gradient", norm, number + 1, rate, optimizer)
             scaler.step(optimizer)
             scaler.update()
-            yield Step(number + 1, loss, rate, norm, tokens / (time.perf_counter() - began))
+            yield Step(number + 1, mean, rate, norm, count / (time.perf_counter() - began))
 
 
 def accumulate_gradients(model: Callable[[Tensor], Tensor],
-                         micro_batches: list[tuple[Tensor, Tensor]], precision: str = "float32",
-                         scaler: torch.amp.GradScaler | None = None) -> tuple[float, int]:
+                         micro_batches: list[tuple[Tensor, ...]], precision: str = "float32",
+                         scaler: torch.amp.GradScaler | None = None,
+                         loss: Loss = NEXT_TOKEN) -> tuple[float, int]:
     """Add to `.grad` the gradient of the mean loss over all tokens of several batches.
 
     Each batch's loss is a sum over its tokens divided by the number of tokens of **all** batches.
     (The mean of the batches' means would weigh a token more where fewer are predicted.)
-    Returns the mean loss in nats and the number of tokens.
+    Returns the mean loss in nats and the number of tokens; or of other items, see `Loss`.
     """
     device = device_of(model)
     own, processes = rank()
-    tokens = sum(int((y != IGNORED).sum()) for _, y in micro_batches)
-    if tokens == 0:
+    count = sum(loss.count(*targets) for _, *targets in micro_batches)
+    if count == 0:
         raise ValueError("every target of the batch is ignored; expected at least one to predict")
     total = torch.zeros((), device=device)
-    for x, y in micro_batches:
-        if len(x) % processes:
-            raise ValueError(f"a batch has {len(x)} rows for {processes} processes; expected a "
-                             f"multiple: change batch_size")
-        x, y = x[own::processes].to(device), y[own::processes].to(device)
+    for batch in micro_batches:
+        if len(batch[0]) % processes:
+            raise ValueError(f"a batch has {len(batch[0])} rows for {processes} processes; "
+                             f"expected a multiple: change batch_size")
+        x, *targets = (tensor[own::processes].to(device) for tensor in batch)
         with torch.autocast(device.type, _DTYPES[precision], enabled=precision != "float32"):
             logits = model(x)
-        loss = functional.cross_entropy(logits.flatten(0, 1).float(), y.flatten(),
-                                        ignore_index=IGNORED, reduction="sum") / tokens
-        (scaler.scale(loss) if scaler else loss).backward()
-        total += loss.detach()
+        part = loss.total(logits, *targets) / count
+        (scaler.scale(part) if scaler else part).backward()
+        total += part.detach()
     if processes > 1:
         gradients = [] if _is_sharded(model) else [  # those of shards are summed in `backward`
             p.grad for p in model.parameters() if p.grad is not None]
         for tensor in [total, *gradients]:
-            distributed.all_reduce(tensor)  # a sum: every share is already divided by all tokens
-    return total.item(), tokens
+            distributed.all_reduce(tensor)  # a sum: every share is already divided by them all
+    return total.item(), count
 
 
 def clip_gradients(model: torch.nn.Module, largest: float | None) -> float:

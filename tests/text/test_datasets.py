@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gptlib.text.datasets import TokenDataset, batches
+from gptlib.text.datasets import IGNORED, TokenDataset, batches
 
 
 class Letters:
@@ -123,3 +123,68 @@ def test_windows_can_begin_at_documents_only():
     assert first.starts.tolist() == second.starts.tolist() == [0, 3, 5]
     with pytest.raises(ValueError, match="begins at token 8"):
         TokenDataset(ids, 3, begin_at=8)
+
+
+def masked(ids, wanted, context_length, begin_at=None):
+    ids = torch.tensor(ids)
+    return TokenDataset(ids, context_length, begin_at,
+                        torch.tensor([i in wanted for i in range(len(ids))]))
+
+
+def test_targets_that_are_not_learned_are_ignored_and_still_read():
+    dataset = masked(list(range(40)), {3, 4, 5, 20, 39}, context_length=6)
+    for x, y in take(20, dataset, 8):
+        assert torch.equal(x, x[:, :1] + torch.arange(6))
+        learned = torch.isin(x + 1, torch.tensor([3, 4, 5, 20, 39]))
+        assert torch.equal(y, torch.where(learned, x + 1, IGNORED)) and y.dtype == torch.int64
+
+
+def test_every_window_that_teaches_something_is_drawn_and_no_other():
+    dataset = masked(list(range(40)), {0, 3, 20, 39}, context_length=4)
+    teaching = {start for start in range(36) if {3, 20, 39} & set(range(start + 1, start + 5))}
+    drawn = {int(x[0]) for xs, ys in take(40, dataset, 16) for x, y in zip(xs, ys)
+             if (y != IGNORED).any() or pytest.fail("a row teaches nothing")}
+    assert drawn == teaching and len(dataset) == len(teaching) < 36
+
+
+def test_where_all_is_learned_the_batches_are_those_without_a_mask():
+    ids = torch.arange(60)
+    all_of_it = TokenDataset(ids, 8, learn=torch.ones(60, dtype=torch.bool))
+    for (x, y), (u, v) in zip(take(5, all_of_it, 4, seed=3), take(5, TokenDataset(ids, 8), 4,
+                                                                   seed=3)):
+        assert torch.equal(x, u) and torch.equal(y, v)
+
+
+def test_windows_may_begin_at_a_token_and_teach_something():
+    ids = [9, 1, 2, 3, 9, 4, 5, 6, 9, 7, 8, 0, 9]
+    assert len(masked(ids, {3, 6, 11}, context_length=3, begin_at=9)) == 3
+    dataset = masked(ids, {0, 6, 12}, context_length=3, begin_at=9)  # 0 and 12 are no targets
+    x, y = next(batches(dataset, 4))
+    assert x.tolist() == [[9, 4, 5]] * 4 and y.tolist() == [[IGNORED, 5, IGNORED]] * 4
+
+
+def test_a_split_cuts_ids_and_mask_at_the_same_place():
+    dataset = masked(list(range(100)), {40, 41, 95}, context_length=8)
+    train, val = dataset.split(0.9)
+    assert train.learn.nonzero().flatten().tolist() == [40, 41]
+    assert val.ids[val.learn].tolist() == [95]
+    with pytest.raises(ValueError, match="no window of 8 tokens teaches anything"):
+        masked(list(range(100)), {40}, context_length=8).split(0.9)
+
+
+def test_ids_on_disk_can_have_a_mask_too(tmp_path):
+    np.save(tmp_path / "ids.npy", np.arange(100, dtype=np.uint16))
+    dataset = TokenDataset.from_file(tmp_path / "ids.npy", 8)
+    with_mask = TokenDataset(dataset.ids, 8, learn=dataset.ids.long() % 5 == 0)
+    x, y = next(batches(with_mask, 4))
+    assert torch.equal(y, torch.where((x + 1) % 5 == 0, x + 1, IGNORED))
+
+
+@pytest.mark.parametrize("learn, message", [
+    (torch.ones(39, dtype=torch.bool), r"shape \(39,\); expected torch.bool of shape \(40,\)"),
+    (torch.ones(40), "torch.float32"), (torch.ones(40, 1, dtype=torch.bool), r"\(40, 1\)"),
+    (torch.zeros(40, dtype=torch.bool), "teaches anything"),
+    (torch.arange(40) == 0, "teaches anything")])  # the first is never a target
+def test_masks_that_fit_no_ids_or_teach_nothing_are_refused(learn, message):
+    with pytest.raises(ValueError, match=message):
+        TokenDataset(torch.arange(40), 8, learn=learn)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from gptlib.text.datasets import TokenDataset
+from gptlib.text import datasets
+from gptlib.text.datasets import TokenDataset, batches
+from gptlib.training import loop
 from gptlib.training.evaluation import (
     bits_per_byte,
     bits_per_character,
@@ -16,6 +18,7 @@ from gptlib.training.evaluation import (
     perplexity,
     token_losses,
 )
+from gptlib.training.loop import next_token_loss
 
 
 class Dropped(nn.Module):
@@ -194,3 +197,38 @@ def test_intervals_that_cannot_be_computed_are_refused():
         bootstrap_interval(torch.rand(1000), level=95)
     with pytest.raises(ValueError, match="expected the same tokens"):
         paired_bootstrap(torch.rand(1000), torch.rand(999))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_of_a_masked_data_set_only_learned_tokens_count(batch_size):
+    ids = torch.randint(7, (45,), generator=torch.Generator().manual_seed(1))
+    learn = torch.rand(45, generator=torch.Generator().manual_seed(2)) < 0.3
+    learn[0], learn[44] = True, True  # the first is never predicted, the last in a short window
+    model = Dropped().eval()
+    dataset = TokenDataset(ids, 8, learn=learn)
+    losses = token_losses(model, dataset, batch_size)
+    expected = -model.table.weight.log_softmax(1)[ids[:-1], ids[1:]].detach()[learn[1:]]
+    torch.testing.assert_close(losses, expected)
+    assert evaluate_loss(model, dataset, batch_size) == pytest.approx(expected.mean().item())
+    assert perplexity(model, dataset) == pytest.approx(expected.mean().exp().item(), rel=1e-5)
+
+
+def test_the_loss_is_the_one_that_training_sees():
+    ids = torch.randint(7, (33,), generator=torch.Generator().manual_seed(1))
+    dataset = TokenDataset(ids, 32, learn=torch.arange(33) % 3 == 0)
+    model = Dropped().eval()
+    x, y = next(batches(dataset, 1))  # there is one window
+    assert evaluate_loss(model, dataset) == pytest.approx(next_token_loss(model(x), y).item())
+
+
+def test_bits_of_learned_tokens_are_divided_by_their_own_text():
+    # learned are a, é (two tokens) and <end>, of "the a é <end> the aa"
+    ids, learn = [1, 0, 2, 3, 4, 1, 0, 0], [False, True, True, True, True, False, False, False]
+    dataset = TokenDataset(ids, 4, learn=torch.tensor(learn))
+    bits = 4 * math.log2(5)
+    assert bits_per_byte(uniform(5), dataset, Pieces()) == pytest.approx(bits / 3)
+    assert bits_per_character(uniform(5), dataset, Pieces()) == pytest.approx(bits / 2)
+
+
+def test_one_constant_says_what_is_ignored():
+    assert loop.IGNORED is datasets.IGNORED == -100

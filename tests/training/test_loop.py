@@ -283,6 +283,33 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
         accumulate_gradients(small_gpt(), [next(batches(DATA, 4))])
 
 
+class WeightedRows:
+    """A loss of another kind: each row counts as much as its weight says."""
+
+    def count(self, targets, weights):
+        return int(weights.sum())
+
+    def total(self, logits, targets, weights):
+        losses = functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        return (losses.mean(1) * weights).sum()
+
+
+def test_another_loss_reads_what_follows_x_and_is_a_mean_over_what_it_counts():
+    x, y = next(batches(DATA, 4))
+    weights = torch.tensor([1.0, 2.0, 3.0, 0.0])
+    parts = [(x[:1], y[:1], weights[:1]), (x[1:], y[1:], weights[1:])]
+    model, plain = small_gpt(), small_gpt()
+    step = next(train(model, iter(parts), SGD(model.parameters(), lr=0.5),
+                      TrainConfig(max_steps=1, accumulation=2, grad_clip=None),
+                      loss=WeightedRows()))
+    losses = functional.cross_entropy(plain(x).transpose(1, 2), y, reduction="none").mean(1)
+    loss = (losses * weights).sum() / 6
+    assert step.loss == pytest.approx(loss.item())
+    loss.backward()
+    for p, q in zip(model.parameters(), plain.parameters()):
+        torch.testing.assert_close(p, q - 0.5 * q.grad)
+
+
 @pytest.mark.parametrize("start", [-1, 4, 1.0, True])
 def test_a_start_that_is_no_step_of_the_run_is_refused(start):
     model = small_gpt()
