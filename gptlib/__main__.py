@@ -1,4 +1,4 @@
-"""The command line: `python -m gptlib corpora | train | generate | export`."""
+"""The command line: `python -m gptlib corpora | train | generate | chat | export`."""
 
 import signal
 import sys
@@ -6,7 +6,6 @@ import sys
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while PyTorch is read: no traceback
 
-import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -19,40 +18,28 @@ import torch
 import typer
 from tqdm import tqdm
 
-from gptlib.files import is_unused, replace_files
-from gptlib.formats import huggingface
-from gptlib.formats.checkpoint import (
-    FILES,
-    has_checkpoint,
-    load_checkpoint,
-    model_path,
-    save_checkpoint,
-)
-from gptlib.model.gpt import GPT
+from gptlib.formats.export import export_model
 from gptlib.runtime import best_device, process_group, rank, setup
 from gptlib.text import corpora as texts
-from gptlib.text.tokenizers import Tokenizer
-from gptlib.training import runs
+from gptlib.training import runs, stored
 from gptlib.training.config import require_whole
 from gptlib.training.run_config import RunConfig
+from gptlib.writing.chat import Chat, check_decoding, load_messages
 from gptlib.writing.generation import stream
-from gptlib.writing.inference import InferenceModel
 from gptlib.writing.sampling import DECODING
+from gptlib.writing.terminal import converse
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False,
-                  help="Fetch the book's texts, train a GPT, let it write, export it.")
-
-# what an export writes, and what it removes of a model of another kind
-EXPORTS = {"gptlib": (*FILES, *huggingface.FILES, *huggingface.LEFT_OVER),
-           "huggingface": (*huggingface.FILES, *huggingface.LEFT_OVER, *FILES)}
+                  help="Fetch the book's texts, train a GPT, let it write and chat, export it.")
 
 Out = Annotated[Path, typer.Option(help="Folder of the run: checkpoint and log.jsonl.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 Threads = Annotated[int | None, typer.Option(
     help="CPU threads. The same number repeats a run exactly. Default: GPTLIB_THREADS, or 1.")]
-Model = Annotated[str, typer.Option(help="Folder of a checkpoint, or the name of a model that "
-                                    "comes with the book.")]
+Model = Annotated[str, typer.Option(help="Folder of a checkpoint, the name of a model that comes "
+                                    "with the book, or smollm2: pretrained, fetched once (93 MB).")]
+NewTokens = Annotated[int, typer.Option(help="Length of the continuation or reply, at most.")]
 Temperature = Annotated[float, typer.Option(help="0: always the likeliest token.")]
 TopK = Annotated[int | None, typer.Option(help="Only the k likeliest.")]
 TopP = Annotated[float | None, typer.Option(help="Only the likeliest, p together.")]
@@ -146,8 +133,53 @@ def train(
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Option(help="The beginning of the text.")],
-    model: Model,
-    max_new_tokens: Annotated[int, typer.Option(help="Length of the continuation.")] = 200,
+    model: Model = "storyteller",
+    max_new_tokens: NewTokens = 400,
+    temperature: Temperature = DECODING["temperature"],
+    top_k: TopK = None,
+    top_p: TopP = DECODING["top_p"],
+    min_p: MinP = None,
+    repetition_penalty: Annotated[float | None, typer.Option(
+        help="Above 1: fewer repetitions. Default: the model's own.")] = None,
+    seed: Seed = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Continue a text, piece by piece, until the model ends it or Ctrl-C.
+
+    \b
+    Examples:
+      python -m gptlib generate --prompt "Once upon a time"
+      python -m gptlib generate --model stories --prompt "Once upon a time"
+    """
+    setup(0, threads)
+    check_device(device)
+    generator = seeded(seed)
+    gpt, tokenizer, about = stored.open_model(model)
+    writer, penalty = stored.storyteller(gpt, tokenizer, about, device)
+    if repetition_penalty is not None:
+        penalty = repetition_penalty
+    pieces = stream(writer, tokenizer, prompt,
+                    start_tokens=stored.start_of_text(tokenizer), max_new_tokens=max_new_tokens,
+                    temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+                    repetition_penalty=penalty, generator=generator)
+    try:
+        first = next(pieces, "")  # a mistake in the settings shows before anything is written
+        for piece in itertools.chain((prompt, first), pieces):
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:  # the reader has seen enough
+        pass
+    print()
+
+
+@app.command()
+def chat(
+    model: Model = "smollm2",
+    load: Annotated[Path | None, typer.Option(help="A conversation to go on with, written by "
+                                              "/save.")] = None,
+    system: Annotated[str | None, typer.Option(help="How to answer. Default: what the model was "
+                                               "trained with.")] = None,
+    max_new_tokens: NewTokens = 256,
     temperature: Temperature = DECODING["temperature"],
     top_k: TopK = None,
     top_p: TopP = DECODING["top_p"],
@@ -157,30 +189,29 @@ def generate(
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
-    """Continue a text, piece by piece, until the model ends it or Ctrl-C.
+    """Talk with a model. Commands in the conversation: /reset, /save FILE, /quit.
+
+    Ctrl-C stops a reply, and at the prompt the program. Without a terminal each line that comes in
+    is answered, and only replies are written.
 
     \b
     Example:
-      python -m gptlib generate --model stories --prompt "Once upon a time"
+      python -m gptlib chat --model smollm2
     """
     setup(0, threads)
     check_device(device)
-    generator = torch.Generator()
-    require_whole("seed", 0 if seed is None else seed, 0, 2**63 - 1)
-    generator.seed() if seed is None else generator.manual_seed(seed)
-    gpt, tokenizer, _ = open_model(model_folder(model))
-    start = [i for token, i in tokenizer.special_tokens.items() if token == texts.END]
-    pieces = stream(InferenceModel(gpt.to(device)), tokenizer, prompt,
-                    max_new_tokens=max_new_tokens, temperature=temperature,
-                    top_k=top_k, top_p=top_p, min_p=min_p, start_tokens=start,
-                    repetition_penalty=repetition_penalty, generator=generator)
-    try:
-        first = next(pieces, "")  # a mistake in the settings shows before anything is written
-        for piece in itertools.chain((prompt, first), pieces):
-            print(piece, end="", flush=True)
-    except KeyboardInterrupt:  # the reader has seen enough
-        pass
-    print()
+    decoding = dict(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k,
+                    top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty)
+    check_decoding(**decoding)
+    generator, messages = seeded(seed), [] if load is None else load_messages(load)
+    gpt, tokenizer, about = stored.open_model(model)
+    options = about["chat"] | ({} if system is None else {"system": system})
+    conversation = Chat(stored.prepared(gpt, about, device), tokenizer, messages=messages,
+                        **options)
+    if not sys.stdin.isatty():
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    if not converse(conversation, generator=generator, **decoding):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -198,46 +229,10 @@ def export(
       python -m gptlib export --model runs/stories --to gptlib --out runs/stories-small
       python -m gptlib export --model runs/gpt2 --to huggingface --out runs/gpt2-hf
     """
-    if to not in EXPORTS:
-        raise ValueError(f"--to is {to!r}; expected huggingface or gptlib")
-    source = model_folder(model)
-    gpt, tokenizer, metadata = open_model(source)
-    step = metadata.pop("step")
-    check_target(source, out, force)
-
-    def write(folder: Path) -> None:
-        if to == "huggingface":
-            huggingface.to_huggingface(gpt, tokenizer, folder)
-        else:
-            save_checkpoint(folder, gpt, tokenizer, step=step, metadata=metadata,
-                            dtype=torch.bfloat16)
-
-    missing = [path for path in (out, *out.parents) if not path.exists()]
-    try:
-        replace_files(out, EXPORTS[to], write)
-    except Exception:
-        for path in missing:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
-    print(f"{out}: {source} after {step} steps, written for {to}")
-
-
-def check_target(source: Path, out: Path, force: bool) -> None:
-    """Refuse to export into the model itself, and over other things; over another model, too,
-    without `force`."""
-    real = Path(os.path.realpath(out))
-    if any(each.exists() and each.samefile(source) for each in (real, *real.parents)):
-        raise ValueError(f"--out is {out}, which is the model {source} itself or lies inside it; "
-                         f"expected another folder: the export would destroy what it reads")
-    if is_unused(out):
-        return
-    if not (out / "config.json").is_file() and not has_checkpoint(out):
-        raise ValueError(f"--out is {out}, which is there and holds no model; expected a new or an "
-                         f"empty folder: choose another")
-    if not force:
-        raise ValueError(f"{out} already holds a model; expected a new folder: choose another, or "
-                         f"replace that model (--force)")
+    source = stored.model_folder(model)
+    gpt, tokenizer, metadata = stored.open_checkpoint(source)
+    export_model(gpt, tokenizer, metadata, source=source, out=out, to=to, force=force)
+    print(f"{out}: {source} after {metadata['step']} steps, written for {to}")
 
 
 def watch(progress: Iterator[runs.Progress], out: Path) -> None:
@@ -261,18 +256,12 @@ def watch(progress: Iterator[runs.Progress], out: Path) -> None:
     print(f"{out}: {step} of {config.max_steps} steps, {end}")
 
 
-def model_folder(name: str) -> Path:
-    """The folder of a model: a path, or the name of one that comes with the book."""
-    is_folder = Path(name).exists() or "/" in name or "\\" in name
-    return Path(name) if is_folder else model_path(name)
-
-
-def open_model(folder: Path) -> tuple[GPT, Tokenizer, dict]:
-    """A model with its tokenizer and metadata."""
-    model, tokenizer, metadata = load_checkpoint(folder)
-    if tokenizer is None:
-        raise ValueError(f"{folder} holds no tokenizer; expected a checkpoint saved with one")
-    return model, tokenizer, metadata
+def seeded(seed: int | None) -> torch.Generator:
+    """Random numbers that a seed repeats; None: new ones each time."""
+    require_whole("seed", 0 if seed is None else seed, 0, 2**63 - 1)
+    generator = torch.Generator()
+    generator.seed() if seed is None else generator.manual_seed(seed)
+    return generator
 
 
 def check_device(name: str) -> None:

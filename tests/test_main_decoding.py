@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import typer
 
 from gptlib import __main__
@@ -13,11 +14,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PAIR = (DECODING["temperature"], DECODING["top_p"])
 
 
-def test_the_command_line_writes_with_them():
-    command = typer.main.get_command(__main__.app).commands["generate"]
+@pytest.mark.parametrize("name", ["generate", "chat"])
+def test_the_command_line_writes_with_them(name):
+    command = typer.main.get_command(__main__.app).commands[name]
     defaults = {option.name: option.default for option in command.params}
     assert (defaults["temperature"], defaults["top_p"]) == PAIR
-    assert (defaults["top_k"], defaults["min_p"], defaults["repetition_penalty"]) == (None, None, 1)
+    assert (defaults["top_k"], defaults["min_p"]) == (None, None)
+    assert defaults["repetition_penalty"] == {"generate": None, "chat": 1}[name]  # None: its own
 
 
 def test_the_model_card_advises_them():

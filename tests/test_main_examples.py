@@ -18,7 +18,7 @@ from gptlib.formats.huggingface import from_huggingface
 from gptlib.text import corpora
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ["corpora", "train", "generate", "export"]
+COMMANDS = ["corpora", "train", "generate", "chat", "export"]
 STARTS = ("python -m gptlib ", "python -m torch.distributed.run ")
 SMALL = ("--vocab-size 300 --context-length 16 --n-layer 1 --n-head 2 --n-embd 16 "
          "--batch-size 2").split()
@@ -30,11 +30,14 @@ def examples(name):
 
 
 def in_small(line):
-    """The arguments of an example; a new training gets small settings, and moments for minutes."""
+    """The arguments of an example; a new training gets small settings, and moments for minutes,
+    and a chat few words."""
     arguments = shlex.split(line)[3:]
     if "train" in arguments and "--resume" not in arguments:
         end = ["--minutes", "0.002"] if "--minutes" in arguments else ["--max-steps", "2"]
         arguments += [*SMALL, *end]
+    if arguments[0] == "chat":
+        arguments += ["--max-new-tokens", "3"]
     return arguments
 
 
@@ -49,7 +52,7 @@ def test_all_examples_run_in_the_order_of_the_help(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for line in [line for name in COMMANDS for line in examples(name)]:
         if line.startswith(STARTS[0]):
-            result = CliRunner().invoke(app, in_small(line))
+            result = CliRunner().invoke(app, in_small(line), input="Hello\n")
             assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception}"
             assert result.output.strip(), f"{line}: it says nothing"
     assert load_checkpoint("runs/stories-small")[2]["run"]["corpus"] == ["stories"]
@@ -94,4 +97,4 @@ def test_every_command_in_the_pages_has_options_that_there_are():
         context = command.commands[name].make_context(name, arguments)  # raises for an unknown one
         assert context.params, file
         seen.append(file)
-    assert {"README.md", "Makefile", "08_3_stories_training.ipynb", "speed.md"} <= set(seen)
+    assert {"README.md", "Makefile", "08_3_1_old_books.ipynb", "speed.md"} <= set(seen)

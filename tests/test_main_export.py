@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from gptlib import __main__
-from gptlib.formats.checkpoint import load_checkpoint, save_checkpoint
+from gptlib.formats.checkpoint import load_checkpoint, model_path, save_checkpoint
 from gptlib.formats.huggingface import from_huggingface, to_huggingface
 from gptlib.model.config import GPTConfig
 from gptlib.model.gpt import GPT
@@ -103,7 +103,7 @@ def test_the_current_folder_is_the_model_itself_too(run, model, out, monkeypatch
 
 
 def test_a_model_of_the_book_is_no_exception():
-    folder = __main__.model_path("stories")
+    folder = model_path("stories")
     before = (folder / "config.json").read_bytes()
     assert "itself" in str(export("stories", folder, "huggingface", "--force"))
     assert (folder / "config.json").read_bytes() == before

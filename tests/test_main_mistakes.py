@@ -15,6 +15,7 @@ from gptlib.formats.checkpoint import save_checkpoint
 from gptlib.model.config import GPTConfig
 from gptlib.model.gpt import GPT
 from gptlib.text.tokenizers import ByteTokenizer, CharTokenizer
+from gptlib.training import stored
 
 WORDS = "the small red boat sails over the wide blue sea and comes back "
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and pipes")
@@ -110,6 +111,13 @@ MISTAKES = [
         ("--device cuda:7", "this machine has"), ("--prompt \udcff", "U+DCFF"),
         (f"--prompt {'x' * 300}", "300 tokens")),
     ([*GENERATE, "--prompt", ""], "the prompt is empty"),
+    *changed(
+        ["chat", "--model", "model"], ("--model nobody", "there is no model"),
+        ("--model bare", "holds no tokenizer"), ("--model model", "no special token <|im_start|>"),
+        ("--load nowhere", "nowhere: it is no file"), ("--load text.txt", "text.txt, line 1"),
+        ("--temperature nan", "temperature is nan"), ("--top-k 0", "top_k is 0"),
+        ("--max-new-tokens -1", "max_new_tokens is -1"), ("--seed -1", "seed is -1"),
+        ("--device cuda:7", "this machine has"), ("--threads 0", "threads is 0")),
     (["export", "--model", "model", "--to", "paper", "--out", "x"], "expected huggingface or gpt"),
     (["export", "--model", "nobody", "--to", "gptlib", "--out", "x"], "there is no model"),
     (["export", "--model", "bare", "--to", "gptlib", "--out", "x"], "holds no tokenizer"),
@@ -161,7 +169,7 @@ def test_the_corrected_command_works_after_each_mistake(place, monkeypatch, caps
     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "can't allocate memory")])
 def test_errors_of_the_system_are_one_line_too(error, message, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
-    monkeypatch.setattr(__main__, "load_checkpoint", lambda folder: throw(error))
+    monkeypatch.setattr(stored, "load_checkpoint", lambda folder: throw(error))
     code, errors = told(GENERATE, monkeypatch, capsys)
     assert code == 1 and message in errors and errors.count("\n") == 1, errors
 
@@ -172,7 +180,7 @@ def throw(error):
 
 def test_a_fault_of_the_program_keeps_its_place(place, monkeypatch):
     monkeypatch.chdir(place)
-    monkeypatch.setattr(__main__, "load_checkpoint", lambda folder: throw(RuntimeError("a bug")))
+    monkeypatch.setattr(stored, "load_checkpoint", lambda folder: throw(RuntimeError("a bug")))
     monkeypatch.setattr(sys, "argv", ["gptlib", *GENERATE])
     with pytest.raises(RuntimeError, match="a bug"):
         __main__.main()
@@ -180,7 +188,7 @@ def test_a_fault_of_the_program_keeps_its_place(place, monkeypatch):
 
 def test_ctrl_c_while_something_is_read_ends_without_a_traceback(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
-    monkeypatch.setattr(__main__, "load_checkpoint", lambda folder: throw(KeyboardInterrupt()))
+    monkeypatch.setattr(stored, "load_checkpoint", lambda folder: throw(KeyboardInterrupt()))
     code, errors = told(GENERATE, monkeypatch, capsys)
     assert code != 0 and "Traceback" not in errors
 

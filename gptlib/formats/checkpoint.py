@@ -148,7 +148,8 @@ def model_path(name: str) -> Path:
     package = Path(__file__).parent.parent
     models = {}
     for root in (package / "models", package.parent / "models"):
-        models |= {file.parent.name: file.parent for file in root.glob("*/config.json")}
+        for kind in ("config.json", "adapter.json"):  # a checkpoint, or what LoRA learned
+            models |= {file.parent.name: file.parent for file in root.glob(f"*/{kind}")}
     if name not in models:
         known = ", ".join(sorted(models)) or "none (they come with the book's repository)"
         raise ValueError(f"there is no model {name!r}; the models there are: {known}")

@@ -7,6 +7,7 @@ the one with the lowest validation loss so far: that is where to stop.
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,13 @@ from gptlib.text.corpora import END, from_path
 from gptlib.text.datasets import TokenDataset, batches
 from gptlib.text.tokenizers import Tokenizer
 from gptlib.training import run_log
-from gptlib.training.adapters import BASE, load_adapter, resume_adapter, save_adapter
+from gptlib.training.adapters import (
+    BASE,
+    has_adapter,
+    load_adapter,
+    resume_adapter,
+    save_adapter,
+)
 from gptlib.training.config import TrainConfig
 from gptlib.training.evaluation import evaluate_loss
 from gptlib.training.loop import Step, train
@@ -37,9 +44,9 @@ class AdaptConfig:
     rank: int = 16
     learning_rate: float = 1e-3  # of AdamW, without weight decay
     batch_size: int = 2  # windows in a step
-    max_steps: int = 800
+    max_steps: int = 400
     warmup_steps: int = 20
-    decay_fraction: float = 0.3  # the last part of the run, in which the rate falls to 0
+    decay_fraction: float = 0.8  # the last part of the run, in which the rate falls to 0
     evaluate_every: int = 100  # steps between two validation losses, each followed by a save
     seed: int = 0
 
@@ -57,21 +64,7 @@ def adapt(model: nn.Module, train_data: TokenDataset, val_data: TokenDataset, co
         "validation_sha256": _hash(val_data)}
     plan = TrainConfig(max_steps=config.max_steps, warmup_steps=config.warmup_steps,
                        schedule="linear", decay_fraction=config.decay_fraction)
-    start, best, before = 0, float("inf"), 0.0
-    continued = (folder / "adapter.json").exists()
-    if continued:
-        about = load_adapter(folder, model)
-        if about["settings"] != settings:
-            raise ValueError(f"{folder} was trained with {about['settings']}; got {settings}: "
-                             f"go on with its own settings, or choose another folder")
-        best = about["best"]
-    else:
-        add_lora(model, config.rank)
-    optimizer = AdamW([p for p in model.parameters() if p.requires_grad], config.learning_rate,
-                      betas=(0.9, 0.95), weight_decay=0.0)
-    if continued:
-        start = resume_adapter(folder, optimizer)
-        before = run_log.rewind(folder, start)
+    optimizer, start, best, before = _begin(model, config, settings, folder)
     began = perf_counter()
     windows = batches(train_data, config.batch_size, config.seed, start)
     for step in train(model, windows, optimizer, plan, start):
@@ -87,6 +80,25 @@ def adapt(model: nn.Module, train_data: TokenDataset, val_data: TokenDataset, co
         if measured or step.step % 10 == 0:
             run_log.append(folder, step, val_loss, before + perf_counter() - began)
         yield step, val_loss
+
+
+def _begin(model: nn.Module, config: AdaptConfig, settings: dict,
+           folder: Path) -> tuple[AdamW, int, float, float]:
+    """LoRA in place, and its optimizer; step, lowest loss and seconds of what was done before."""
+    continued = has_adapter(folder)
+    if continued:
+        about = load_adapter(folder, model)
+        if about["settings"] != settings:
+            raise ValueError(f"{folder} was trained with {about['settings']}; got {settings}: "
+                             f"go on with its own settings, or choose another folder")
+    else:
+        add_lora(model, config.rank)
+    optimizer = AdamW([p for p in model.parameters() if p.requires_grad], config.learning_rate,
+                      betas=(0.9, 0.95), weight_decay=0.0)
+    if not continued:
+        return optimizer, 0, math.inf, 0.0
+    start = resume_adapter(folder, optimizer)
+    return optimizer, start, about["best"], run_log.rewind(folder, start)
 
 
 def _hash(data: TokenDataset) -> str:

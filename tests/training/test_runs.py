@@ -60,6 +60,16 @@ def test_what_is_held_out_is_removed_from_the_other_corpora(text_file, tmp_path)
     assert len(train) == 18 + 1 and not set(train) & set(held_out)
 
 
+def test_every_file_of_a_folder_is_a_document_of_its_own(tmp_path):
+    texts = [f"# Note {i}\n\n" + f"word{i} " * 40 + "end" for i in range(12)]
+    for i, text in enumerate(texts):
+        (tmp_path / f"{i:02}.md").write_text(text + "\n\n", encoding="utf-8")
+    (tmp_path / "12.txt").write_text("one <|endoftext|>\ntwo", encoding="utf-8")
+    train, held_out = split_documents([str(tmp_path)])
+    assert held_out == [texts[9]]
+    assert train == [*texts[:9], *texts[10:], "one", "two"]
+
+
 def test_of_a_single_document_the_end_is_held_out(tmp_path):
     file = tmp_path / "one.txt"
     file.write_text("0123456789" * 200, encoding="utf-8")
