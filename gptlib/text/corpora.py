@@ -256,18 +256,20 @@ def fetch_all() -> None:
 
 
 def from_path(path: str | Path, encoding: str | None = None) -> str:
-    """Your own text: a file, or all `*.txt` and `*.md` of a folder joined in name order.
+    """Your own text: a file, or all `*.txt` and `*.md` of a folder and of the folders in it.
 
-    Without `encoding`, UTF-8, or UTF-16 if the file starts with its byte order mark. Raises
-    ValueError for a missing, empty, binary or too short text and for a wrong encoding.
+    The files are joined in the order of their paths, with END between two: each is a document, or
+    several, if END stands in it. Without `encoding`, UTF-8, or UTF-16 if a file starts with its
+    byte order mark. Raises ValueError for a missing, empty, binary or too short text and for a
+    wrong encoding.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(
         each for each in path.rglob("*") if each.suffix in (".txt", ".md"))
     if not files:
         raise ValueError(f"no text at {path}; expected a file, or a folder with *.txt or *.md")
-    text = "\n\n".join(cleaning.decode(file.read_bytes(), str(file), encoding).strip()
-                       for file in files).strip() + "\n"
+    text = f"\n\n{END}\n\n".join(cleaning.decode(file.read_bytes(), str(file), encoding).strip()
+                                for file in files).strip() + "\n"
     if len(text) < 1000:
         raise ValueError(f"{path} holds {len(text) - 1} characters; expected at least 1,000, so "
                          "that a part can be held out for evaluation")

@@ -80,11 +80,12 @@ def test_the_readers_own_text_is_read_in_any_named_encoding(tmp_path, codec, enc
     assert corpora.from_path(path, encoding) == text
 
 
-def test_a_folder_of_texts_is_joined_in_name_order(tmp_path):
+def test_a_folder_of_texts_is_joined_in_name_order_as_documents(tmp_path):
     (tmp_path / "b.md").write_text("second " * 100)
     (tmp_path / "a.txt").write_text("first " * 100)
     (tmp_path / "c.png").write_bytes(b"\x00")
     text = corpora.from_path(tmp_path)
-    assert text.startswith("first") and text.endswith("second\n") and "first\n\nsecond" in text
+    assert text.startswith("first") and text.endswith("second\n")
+    assert "first\n\n<|endoftext|>\n\nsecond" in text
     with pytest.raises(ValueError, match="no text at"):
         corpora.from_path(tmp_path / "nothing")

@@ -8,8 +8,8 @@ from gptlib.text import storyworld
 from gptlib.text.storyreader import CONTRADICTIONS, read
 
 TALE = """Once upon a time a shy fox lived at the mill. His name was Tom. Tom had a red kite and \
-took it everywhere, even to bed. One windy day Tom went to the forest to play, and there the red kite was \
-lost.
+took it everywhere, even to bed. One windy day Tom went to the forest to play, and there the red \
+kite was lost.
 
 So the fox set off to the forest. On the way he saw the first violets. But in front of the forest \
 there was a wide river, and Tom could not get across.
