@@ -163,9 +163,10 @@ class GPT(nn.Module):
         stop = start + ids.shape[1]
         x = self.embed(ids, start, padding)
         rotation = self.rotation(start, stop, padding)
-        mask = None if padding is None else padding_mask(padding, ids.shape[1], stop)
+        # only where it is needed: a block of the reader's own need not know of padding
+        filled = {} if padding is None else {"mask": padding_mask(padding, ids.shape[1], stop)}
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotation, cache, layer, mask)
+            x = block(x, rotation, cache, layer, **filled)
         if cache is not None:
             cache.advance(ids.shape[1])
         return self.unembed(x)
