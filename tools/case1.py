@@ -37,9 +37,9 @@ from gptlib.text.corpora import END
 from gptlib.text.datasets import TokenDataset
 from gptlib.text.tokenizers import Tokenizer
 from gptlib.theory.ngram import NGram
-from gptlib.training.adapters import load_adapter, weights_hash
+from gptlib.training import stored
+from gptlib.training.adapters import load_adapted, weights_hash
 from gptlib.training.evaluation import token_losses
-from gptlib.training.lora import merge, remove_lora
 from gptlib.training.runs import encode_documents
 from gptlib.writing import judging, quality
 from gptlib.writing.closing import Closing
@@ -54,8 +54,8 @@ RESULTS = {"test": ROOT / "book" / "results" / "case1.json",
 ROADS = ("books", "world", "adapted", "pretrained")
 FOLDERS = {"books": "stories", "world": "storyworld", "adapted": "storyteller"}  # in models/
 SEED, WINDOW, PROMPT = 0, 256, "Once upon a time"
-PENALTY = {"repetition_penalty": 1.1}
-ENDING = {"after": 150, "per_hundred": 6.0}
+PENALTY = {"repetition_penalty": stored.TELLING["repetition_penalty"]}
+ENDING = {name: stored.TELLING[name] for name in ("after", "per_hundred")}
 VARIANTS = {"books": {"plain": {}}, "world": {"plain": {}},
             "adapted": {"plain": {}, "penalty": PENALTY, "ending": ENDING,
                         "penalty and ending": PENALTY | ENDING},
@@ -102,14 +102,12 @@ def open_road(name: str, folder: Path | None = None) -> Road:
     if name in ("books", "world"):
         model, tokenizer, _ = load_checkpoint(folder)
         about = {"sha256": _sha256(folder / "model.safetensors")}
+    elif name == "adapted":
+        model, tokenizer, told = load_adapted(folder, 1024)
+        about = {"sha256": _sha256(folder / "adapter.safetensors"), "step": told["step"]}
     else:
         model, tokenizer = load_gguf(context_length=1024)
         about = {"base_sha256": weights_hash(model)}
-        if name == "adapted":
-            told = load_adapter(folder, model)
-            merge(model)
-            remove_lora(model)
-            about |= {"sha256": _sha256(folder / "adapter.safetensors"), "step": told["step"]}
     about["parameters"] = sum(p.numel() for p in model.parameters())
     return Road(name, model.eval(), tokenizer, about)
 

@@ -10,6 +10,7 @@ or run.
 import functools
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from tqdm.auto import tqdm
@@ -274,6 +275,23 @@ def from_path(path: str | Path, encoding: str | None = None) -> str:
         raise ValueError(f"{path} holds {len(text) - 1} characters; expected at least 1,000, so "
                          "that a part can be held out for evaluation")
     return text
+
+
+def read_documents(path: str | Path) -> list[str]:
+    """The documents of your own texts, which <|endoftext|> or the end of a file separates.
+
+    ValueError as `from_path`, and where nothing stands between the separators.
+    """
+    found = [text for each in from_path(path).split(END) if (text := each.strip())]
+    if not found:
+        raise ValueError(f"{path} holds no text between its {END}; expected a document")
+    return found
+
+
+def write_documents(path: str | Path, texts: Sequence[str]) -> None:
+    """Write texts into one file, from which `read_documents` reads them again."""
+    text = f"\n{END}\n".join(texts) + "\n"
+    Path(path).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _read(name: str, pattern: str) -> list[str]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from gptlib.text.corpora import END
+from gptlib.text.corpora import write_documents
 
 Choice = TypeVar("Choice")
 TOLD, MORE, TEST = 2_000, 58_000, 10**9  # tales in tales.txt, in more.txt; the first test tale
@@ -339,8 +339,7 @@ def write(folder: Path) -> None:
     """Write tales.txt and more.txt, with <|endoftext|> between the tales."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, count, first in (("tales.txt", TOLD, 0), ("more.txt", MORE, TOLD)):
-        text = f"\n{END}\n".join(tale.text for tale in tales(count, first)) + "\n"
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        write_documents(folder / name, [tale.text for tale in tales(count, first)])
 
 
 if __name__ == "__main__":

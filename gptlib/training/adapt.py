@@ -19,9 +19,8 @@ from torch import nn
 
 from gptlib.formats.gguf import load_gguf
 from gptlib.runtime import setup
-from gptlib.text.corpora import END, from_path
+from gptlib.text.corpora import read_documents
 from gptlib.text.datasets import TokenDataset, batches
-from gptlib.text.tokenizers import Tokenizer
 from gptlib.training import run_log
 from gptlib.training.adapters import (
     BASE,
@@ -35,6 +34,7 @@ from gptlib.training.evaluation import evaluate_loss
 from gptlib.training.loop import Step, train
 from gptlib.training.lora import add_lora
 from gptlib.training.optim import AdamW
+from gptlib.training.runs import encode_documents
 
 
 @dataclass(frozen=True)
@@ -106,24 +106,17 @@ def _hash(data: TokenDataset) -> str:
     return hashlib.sha256(data.ids.long().numpy().data).hexdigest()
 
 
-def read_documents(path: str | Path, tokenizer: Tokenizer, context_length: int) -> TokenDataset:
-    """The documents of a file, each after the token that ends a text."""
-    end = tokenizer.special_tokens[END]
-    ids = [end]
-    for text in from_path(path).split(END):
-        ids += [*tokenizer.encode(text.strip()), end]
-    return TokenDataset(torch.tensor(ids), context_length)
-
-
 def main(train_file: Path, validation_file: Path, folder: Path, context_length: int = 256,
          rank: int = AdaptConfig.rank, learning_rate: float = AdaptConfig.learning_rate,
          batch_size: int = AdaptConfig.batch_size, max_steps: int = AdaptConfig.max_steps,
-         seed: int = AdaptConfig.seed, threads: int | None = None) -> None:
+         decay_fraction: float = AdaptConfig.decay_fraction, seed: int = AdaptConfig.seed,
+         threads: int | None = None) -> None:
     """Adapt SmolLM2-135M-Instruct to the documents of TRAIN_FILE."""
-    config = AdaptConfig(rank, learning_rate, batch_size, max_steps, seed=seed)
+    config = AdaptConfig(rank, learning_rate, batch_size, max_steps,
+                         decay_fraction=decay_fraction, seed=seed)
     setup(seed, threads)
     model, tokenizer = load_gguf(context_length=context_length)
-    data = [read_documents(file, tokenizer, context_length)
+    data = [TokenDataset(encode_documents(read_documents(file), tokenizer), context_length)
             for file in (train_file, validation_file)]
     folder.mkdir(parents=True, exist_ok=True)
     for step, val_loss in adapt(model, *data, config, folder):

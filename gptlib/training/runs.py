@@ -328,11 +328,7 @@ def _documents(name: str) -> list[str]:
     if not Path(name).exists():
         raise ValueError(f"{name!r} is neither a corpus nor a file or folder; the corpora are "
                          f"{', '.join(corpora.names())}")
-    texts = (text.strip() for text in corpora.from_path(name).split(END))
-    found = [text for text in texts if text]
-    if not found:
-        raise ValueError(f"{name} holds no text between its {END}; expected a document")
-    return found
+    return corpora.read_documents(name)
 
 
 def _finite(loss: float, step: Step) -> float:

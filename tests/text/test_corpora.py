@@ -89,3 +89,12 @@ def test_a_folder_of_texts_is_joined_in_name_order_as_documents(tmp_path):
     assert "first\n\n<|endoftext|>\n\nsecond" in text
     with pytest.raises(ValueError, match="no text at"):
         corpora.from_path(tmp_path / "nothing")
+
+
+def test_documents_that_were_written_are_read_again(tmp_path):
+    texts = ["a" * 600, "b\n\nb" * 200]
+    corpora.write_documents(tmp_path / "texts.txt", texts)
+    assert corpora.read_documents(tmp_path / "texts.txt") == texts
+    (tmp_path / "empty.txt").write_text("<|endoftext|> \n" * 100)
+    with pytest.raises(ValueError, match="holds no text between"):
+        corpora.read_documents(tmp_path / "empty.txt")

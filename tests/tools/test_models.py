@@ -1,5 +1,7 @@
 """`make models` runs what the model cards say."""
 
+import json
+
 import pytest
 
 import models as tool
@@ -30,3 +32,16 @@ def test_a_card_replaces_the_model_it_stands_beside():
                 if f"models/{card.parent.name}" in line]
         assert last and all(line.startswith("cp ") or "gptlib export" in line and "--force" in line
                             for line in last), card
+
+
+def test_the_card_of_the_storyteller_quotes_its_logs():
+    folder = tool.ROOT / "models" / "storyteller"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    losses = {}
+    for name in ("log.jsonl", "log-700-steps.jsonl"):
+        entries = map(json.loads, (folder / name).read_text(encoding="utf-8").splitlines())
+        losses[name] = {e["step"]: e["val_loss"] for e in entries if e["val_loss"] is not None}
+    ours, longer = losses.values()
+    assert min(ours, key=ours.get) == 400 and f"{ours[400]:.3f} nats" in card
+    assert min(longer, key=longer.get) == 200 and f"({longer[200]:.3f} nats)" in card
+    assert f"{longer[700]:.3f} at the end" in card

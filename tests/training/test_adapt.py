@@ -9,8 +9,6 @@ import torch
 from gptlib.model.config import GPTConfig
 from gptlib.model.gpt import GPT
 from gptlib.text.datasets import TokenDataset
-from gptlib.text.tokenizers import ByteTokenizer
-from gptlib.training import adapt as module
 from gptlib.training.adapt import AdaptConfig, adapt
 from gptlib.training.adapters import load_adapter, resume_adapter, save_adapter
 from gptlib.training.evaluation import evaluate_loss
@@ -82,11 +80,3 @@ def test_an_adapter_without_optimizer_and_one_that_is_not_finite_are_refused(tmp
     with pytest.raises(ValueError, match="finite"):
         save_adapter(tmp_path / "broken", model, "a base")
     assert not (tmp_path / "broken" / "adapter.json").exists()
-
-
-def test_documents_are_encoded_after_the_token_that_ends_a_text(tmp_path):
-    tokenizer = ByteTokenizer(("<|endoftext|>",))
-    text = "a" * 600 + "\n<|endoftext|>\n" + "b" * 600 + "\n"
-    (tmp_path / "texts.txt").write_text(text, encoding="utf-8")
-    ids = module.read_documents(tmp_path / "texts.txt", tokenizer, 16).ids
-    assert ids.tolist() == [256, *b"a" * 600, 256, *b"b" * 600, 256]
