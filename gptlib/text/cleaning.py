@@ -30,11 +30,13 @@ _VERSE = ("blake-poems", "milton-paradise", "shakespeare-caesar", "shakespeare-h
 _APPARATUS = re.compile(r"CHAPTER [IVX]+\.?|\*?\[.*\]|FINIS|Finis|THE END|[^A-Za-z]*", re.DOTALL)
 
 # Contact details, addresses of pages, the few profanities of the chats, and one word typed nine
-# times or more in a row: a conversation with one is left out.
+# times or more in a row: a conversation with one is left out. So is one with the name of an account
+# by which somebody can be found: "@ann.lee", "ann_lee7", "my insta is annlee".
 _UNWANTED = re.compile(
     r"https?://|www\.|\w\.(?:com|net|org|edu|io)/|\S@\S+\.\S|\+?\d[\d \-().]{7,}\d"
     r"|\b(?:f+u+c+k|sh[i1]t|bitch|cunt|nigg|fag|retard|whore|slut|porn|dick\b|pussy|asshole)"
-    r"|\b(\w+)(?:\s+\1\b){8}", re.IGNORECASE)
+    r"|\b(\w+)(?:\s+\1\b){8}"
+    r"|@\w|[^\W_]{2}_[^\W_]{2}|\bmy (?:insta|ig\b|snap)\w* (?:name )?is\b", re.IGNORECASE)
 
 # What the file of the Three Kingdoms has instead of a sign: the parts of a rare one in brackets,
 # "?" or a square for one that its encoding lacked, dots for an ellipsis, an advertisement.
@@ -146,13 +148,16 @@ def _straight(text: str) -> str:
 
 
 def conversations(raw: str, least_turns: int = 6) -> Iterator[str]:
-    """Chats of two students with at least `least_turns` turns, as lines "A: ..." and "B: ..."."""
+    """Chats of two students with at least `least_turns` turns, as lines "A: ..." and "B: ...".
+
+    Whoever said nothing in his turn has no line, and the other one then has two in a row.
+    """
     for chat in json.loads(raw).values():
         turns = [" ".join(" ".join(message["text"].split()) for message in turn)
                  for turn in chat["messages"]]
-        turns = [turn for turn in turns if turn]
-        text = "\n".join(f"{'AB'[i % 2]}: {turn}" for i, turn in enumerate(turns))
-        if len(turns) >= least_turns and not _UNWANTED.search(text):
+        lines = [f"{'AB'[i % 2]}: {turn}" for i, turn in enumerate(turns) if turn]
+        text = "\n".join(lines)
+        if len(lines) >= least_turns and not _UNWANTED.search(text):
             yield text
 
 

@@ -2,15 +2,14 @@
 
     train, validation, test = conversations.split()
     ids, learn = conversations.encode(train, tokenizer)
-    dataset = TokenDataset(ids, context_length, learn)
+    dataset = TokenDataset(ids, context_length, learn=learn)
 
 What the texts are like: short messages, half of them of at most 12 words, by some 900 students of
 an American university in 2018, who were given a question to talk about and prizes for talking
 much. They speak of classes, films, food, church, and often of the competition itself. First names
-occur in the talk. Chats with contact details are left out, here and in `gptlib.text.cleaning`.
+occur in the talk. Chats with contact details are left out in `gptlib.text.cleaning`.
 """
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,9 +21,7 @@ from gptlib.text.chat_template import Message, encode_conversation
 from gptlib.text.corpora import HELD_OUT
 from gptlib.text.tokenizers import Tokenizer
 
-# Names of accounts, by which somebody can be found: "@ann.lee", "ann_lee7", "my insta is annlee".
-_ACCOUNT = re.compile(r"@\w|[^\W_]{2}_[^\W_]{2}|\bmy (?:insta|ig\b|snap)\w* (?:name )?is\b",
-                      re.IGNORECASE)
+LONGEST = 200  # words of a turn: more, in 2 chats of 100, is a story pasted in, or a game
 
 
 class Turn(NamedTuple):
@@ -64,17 +61,18 @@ def split() -> Parts:
     """Of each twenty chats the tenth is for validation and the twentieth for testing.
 
     So `python -m gptlib train --corpus chitchat`, which holds out every tenth, learns from none
-    of them. Chats with the name of somebody's account are left out of all parts. The split is by
+    of them. Chats with a turn of more than LONGEST words are left out of all parts. The split is by
     conversation, not by speaker: most of the test chats are by two students who both talk in
     others of the training part too, since a few of them talked with hundreds.
     """
     parts = Parts([], [], [])
     for number, document in enumerate(corpora.documents("chitchat")):
-        if _ACCOUNT.search(document):
+        turns = parse(document)
+        if max(len(turn.text.split()) for turn in turns) > LONGEST:
             continue
         held_out = number % HELD_OUT == HELD_OUT - 1
         part = (1 + number // HELD_OUT % 2) if held_out else 0
-        parts[part].append(parse(document))
+        parts[part].append(turns)
     return parts
 
 

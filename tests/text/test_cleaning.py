@@ -8,6 +8,13 @@ import pytest
 from gptlib.text import cleaning, corpora
 
 
+def test_whoever_says_nothing_does_not_lend_his_words_to_the_other():
+    said = ["hi", "", "are you there?", "yes", "good", "fine", "bye"]
+    raw = json.dumps({"0": {"messages": [[{"text": text}] for text in said]}})
+    assert list(cleaning.conversations(raw)) == [
+        "A: hi\nA: are you there?\nB: yes\nA: good\nB: fine\nA: bye"]
+
+
 def test_unwrap_joins_prose_keeps_verse_and_drops_apparatus():
     raw = ('The hen\nsaid  _cluck_.\n\n  Up the hill\n    and down\n\n* * *\n\nCHAPTER II.\n\n'
            '[Illustration:\na hen]\n\n"Go!" he said.\n\nFINIS\n')

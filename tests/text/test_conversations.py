@@ -27,6 +27,10 @@ def as_text(turns):
     return "\n".join(f"{turn.speaker}: {turn.text}" for turn in turns)
 
 
+def all_chats():
+    return [as_text(parse(document)) for document in corpora.documents("chitchat")]
+
+
 def test_lines_in_a_row_by_one_speaker_become_one_turn():
     assert parse("A: hi\nA: you\nB: hello: there\nA: bye") == [
         Turn("A", "hi you"), Turn("B", "hello: there"), Turn("A", "bye")]
@@ -45,13 +49,13 @@ def test_the_one_who_begins_is_the_user_or_with_swap_the_assistant():
 
 
 def test_each_chat_stands_in_one_part_and_the_parts_have_fixed_sizes(parts):
-    assert [len(part) for part in parts] == [2565, 143, 140]
+    assert [len(part) for part in parts] == [2503, 138, 138]
     found = [as_text(turns) for part in parts for turns in part]
-    assert len(set(found)) == len(found) and set(found) < set(corpora.documents("chitchat"))
+    assert len(set(found)) == len(found) and set(found) < set(all_chats())
 
 
 def test_the_training_command_holds_out_what_validates_and_tests(parts):
-    documents = corpora.documents("chitchat")
+    documents = all_chats()
     held_out = documents[corpora.HELD_OUT - 1::corpora.HELD_OUT]
     assert {as_text(turns) for turns in (*parts.validation, *parts.test)} <= set(held_out)
     assert not {as_text(turns) for turns in parts.train} & set(held_out)
@@ -73,6 +77,12 @@ def test_no_chat_of_one_part_is_nearly_one_of_another(parts):
     pairs = [pair for pair in near_duplicates(texts, n=8, threshold=0.2)
              if bisect(starts, pair[0]) != bisect(starts, pair[1])]
     assert pairs == [] and len(alike) > 100
+
+
+def test_no_turn_is_a_pasted_story(parts):
+    turns = [turn for part in parts for turns in part for turn in turns]
+    lengths = [len(turn.text.split()) for turn in turns]
+    assert 150 < max(lengths) <= conversations.LONGEST
 
 
 def test_nobody_s_account_or_address_is_told(parts):
