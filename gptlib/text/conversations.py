@@ -1,8 +1,11 @@
 """The data of case 2: chats of two students, split by conversation, as ids to learn from.
 
     train, validation, test = conversations.split()
-    ids, learn = conversations.encode(train, tokenizer)
-    dataset = TokenDataset(ids, context_length, learn=learn)
+    ids, learn = conversations.encode(pieces(train), tokenizer, both=True)
+    dataset = TokenDataset(ids, context_length, begin_at=end_of_text, learn=learn)
+
+`python -m gptlib.text.conversations FOLDER` writes chats.txt: the same as a text to learn from
+without any mask, as `python -m gptlib train` does.
 
 What the texts are like: short messages, half of them of at most 12 words, by some 900 students of
 an American university in 2018, who were given a question to talk about and prizes for talking
@@ -10,18 +13,23 @@ much. They speak of classes, films, food, church, and often of the competition i
 occur in the talk. Chats with contact details are left out in `gptlib.text.cleaning`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import typer
 from torch import Tensor
 
 from gptlib.text import corpora
-from gptlib.text.chat_template import Message, encode_conversation
-from gptlib.text.corpora import HELD_OUT
+from gptlib.text.chat_template import Message, chat_text, encode_conversation
+from gptlib.text.corpora import HELD_OUT, write_documents
 from gptlib.text.tokenizers import Tokenizer
 
 LONGEST = 200  # words of a turn: more, in 2 chats of 100, is a story pasted in, or a game
+
+
+PIECE = 12  # turns: some 350 tokens
 
 
 class Turn(NamedTuple):
@@ -76,11 +84,25 @@ def split() -> Parts:
     return parts
 
 
+def pieces(chats: Iterable[Sequence[Turn]], turns: int = PIECE) -> list[Sequence[Turn]]:
+    """Each chat cut into pieces of so many turns; a rest of fewer than half of them is left out.
+
+    A piece begins like a chat of its own, so that a model learns to come in anywhere, and with
+    its end it fits into a short context.
+    """
+    found = []
+    for chat in chats:
+        starts = range(0, len(chat), turns)
+        found += [part for i in starts if len(part := chat[i:i + turns]) >= turns / 2]
+    return found
+
+
 def messages(turns: Sequence[Turn], swap: bool = False) -> list[Message]:
     """The speaker who begins as the user and the other as the assistant; with `swap` the other
     way round, so that the assistant has the first word."""
-    roles = {"A": "assistant", "B": "user"} if swap else {"A": "user", "B": "assistant"}
-    return [Message(roles[turn.speaker], turn.text) for turn in turns]
+    user, assistant = ("assistant", "user") if swap else ("user", "assistant")
+    return [Message(user if turn.speaker == turns[0].speaker else assistant, turn.text)
+            for turn in turns]
 
 
 def encode(chats: Sequence[Sequence[Turn]], tokenizer: Tokenizer, *, both: bool = False,
@@ -99,3 +121,16 @@ def encode(chats: Sequence[Sequence[Turn]], tokenizer: Tokenizer, *, both: bool 
             ids += end + own
             learn += [False] * len(end) + learned
     return torch.tensor(ids, dtype=torch.long), torch.tensor(learn, dtype=torch.bool)
+
+
+def main(folder: Path) -> None:
+    """Write chats.txt to FOLDER: the training part, whole, by the template of a chat."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chats = split().train
+    write_documents(folder / "chats.txt", [chat_text(messages(turns), reply=False).rstrip("\n")
+                                           for turns in chats])
+    print(f"{len(chats)} conversations are in {folder / 'chats.txt'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -52,11 +52,12 @@ class AdaptConfig:
 
 
 def adapt(model: nn.Module, train_data: TokenDataset, val_data: TokenDataset, config: AdaptConfig,
-          folder: str | Path) -> Iterator[tuple[Step, float | None]]:
+          folder: str | Path, told: dict | None = None) -> Iterator[tuple[Step, float | None]]:
     """Train LoRA beside `model` and yield each step with the validation loss where it was taken.
 
     A folder with an unfinished adapter goes on, bit for bit, as if it had never stopped; other
-    settings or texts than its own, or another base, raise ValueError.
+    settings or texts than its own, or another base, raise ValueError. What is `told`, a dict that
+    JSON can hold, is stored in the adapter as well.
     """
     folder = Path(folder)
     settings = dataclasses.asdict(config) | {
@@ -71,7 +72,7 @@ def adapt(model: nn.Module, train_data: TokenDataset, val_data: TokenDataset, co
         measured = step.step % config.evaluate_every == 0 or step.step == config.max_steps
         val_loss = evaluate_loss(model, val_data, batch_size=4) if measured else None
         if measured:
-            about = {"settings": settings, "val_loss": val_loss}
+            about = (told or {}) | {"settings": settings, "val_loss": val_loss}
             if val_loss < best:
                 best = val_loss
                 save_adapter(folder / "best", model, BASE, about, step=step.step)

@@ -29,6 +29,7 @@ from gptlib.model.config import require_number
 from gptlib.model.gpt import GPT
 from gptlib.runtime import interruptions, largest_of_all, rank, setup
 from gptlib.text import corpora
+from gptlib.text.chat_template import MARKS
 from gptlib.text.corpora import END, HELD_OUT
 from gptlib.text.datasets import TokenDataset, batches
 from gptlib.text.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
@@ -171,7 +172,8 @@ def stored_config(folder: str | Path) -> tuple[RunConfig, int]:
 def prepare(config: RunConfig, folder: Path | None = None
             ) -> tuple[Tokenizer, TokenDataset, TokenDataset]:
     """Tokenizer, training data and held-out data. The tokenizer of `folder`, or a new one, which
-    learns from the training documents alone (characters: from all, so that none is unknown).
+    learns from the training documents alone (characters: from all, so that none is unknown). The
+    marks of a chat template become tokens where these documents have them.
     Raises ValueError for a text with too little for a window in either part."""
     return _prepare(config, None if folder is None else _open(folder)[0])[:3]
 
@@ -184,10 +186,11 @@ def _prepare(config: RunConfig, tokenizer: Tokenizer | None
     if not documents:
         raise ValueError(f"all documents of {' and '.join(config.corpus)} are alike, and one is "
                          f"held out; expected others to train on")
+    special = (END, *(mark for mark in MARKS if any(mark in text for text in documents)))
     if tokenizer is None and config.tokenizer == "bpe":
-        tokenizer = BPETokenizer.train(END.join(documents), config.vocab_size, (END,))
+        tokenizer = BPETokenizer.train(END.join(documents), config.vocab_size, special)
     elif tokenizer is None and config.tokenizer == "byte":
-        tokenizer = ByteTokenizer((END,))
+        tokenizer = ByteTokenizer(special)
     elif tokenizer is None:
         tokenizer = CharTokenizer.train("\n\n".join(documents + held_out))
     train_data = _dataset(config, "training", documents, tokenizer)

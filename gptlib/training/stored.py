@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from gptlib.files import Fields, broken, shown
 from gptlib.formats.checkpoint import load_checkpoint, model_path
 from gptlib.formats.gguf import load_gguf
 from gptlib.model.gpt import GPT
@@ -33,12 +34,27 @@ def open_model(name: str) -> tuple[GPT, Tokenizer, dict]:
     folder = model_folder(name)
     if has_adapter(folder):  # 8 bits: 4 would round the learned change away
         model, tokenizer, metadata = load_adapted(folder, CONTEXT)
-        about = {"chat": {"system": SMOLLM2_SYSTEM}, "weights": "int8", "telling": TELLING}
+        own = _chat_options(folder, metadata, tokenizer.vocab_size)
+        about = {"chat": own or {"system": SMOLLM2_SYSTEM}, "weights": "int8",
+                 "telling": {} if own else TELLING}
         return model, tokenizer, metadata | about
     model, tokenizer, metadata = open_checkpoint(folder)
     about = {"chat": {"start_tokens": start_of_text(tokenizer)}, "weights": "float32",
              "telling": {}}
     return model, tokenizer, metadata | about
+
+
+def _chat_options(folder: Path, metadata: dict, vocab_size: int) -> dict:
+    """What stood before each conversation that an adapter learned from; nothing for others."""
+    if "chat" not in metadata:
+        return {}
+    fields = Fields(folder / "adapter.json", metadata["chat"], "about.chat.")
+    ids = fields.read("start_tokens", list)
+    fields.finish()
+    if not all(type(i) is int and 0 <= i < vocab_size for i in ids):
+        raise broken(fields.file, f"about.chat.start_tokens is {shown(ids)}; expected ids below "
+                                  f"{vocab_size}")
+    return {"start_tokens": ids}
 
 
 def prepared(model: GPT, about: dict, device: str = "cpu") -> InferenceModel:

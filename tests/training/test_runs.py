@@ -9,6 +9,7 @@ import torch
 from gptlib.formats.checkpoint import load_checkpoint
 from gptlib.text.tokenizers import ByteTokenizer, CharTokenizer
 from gptlib.training import runs
+from gptlib.training.run_config import RunConfig
 from gptlib.training.runs import encode_documents, split_documents
 
 
@@ -92,3 +93,17 @@ def test_training_windows_begin_at_documents_where_that_is_asked_for(config, tex
     assert x[:, 0].tolist() == [end] * 8 and val_data.begin_at is None
     with pytest.raises(ValueError, match="windows is 'documents' with tokenizer 'char'"):
         dataclasses.replace(config, tokenizer="char")
+
+
+@pytest.mark.parametrize("kind", ["bpe", "byte"])
+def test_the_marks_of_a_chat_become_tokens_where_the_texts_have_them(kind, tmp_path):
+    talk = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n"
+    for name, text, marks in (("chats", talk, 2), ("plain", "hi hello ", 0)):
+        documents = [f"{text * 9}{i}" for i in range(20)]
+        (tmp_path / f"{name}.txt").write_text("<|endoftext|>".join(documents))
+        config = RunConfig((str(tmp_path / f"{name}.txt"),), tokenizer=kind, vocab_size=280,
+                           context_length=16)
+        tokenizer, data, _ = runs.prepare(config)
+        assert len(tokenizer.special_tokens) == 1 + marks
+        found = tokenizer.special_tokens.get("<|im_start|>")
+        assert (data.ids == found).sum().item() == 9 * marks * 18 if marks else found is None

@@ -1,5 +1,7 @@
 """Stored models by name: a checkpoint, one of the book's, and the pretrained one."""
 
+import json
+
 import pytest
 import torch
 
@@ -10,6 +12,9 @@ from gptlib.model.gpt import GPT
 from gptlib.text.chat_template import SMOLLM2_SYSTEM
 from gptlib.text.corpora import member_path
 from gptlib.text.tokenizers import ByteTokenizer
+from gptlib.training import stored
+from gptlib.training.adapters import save_adapter
+from gptlib.training.lora import add_lora
 from gptlib.training.stored import open_model, prepared, storyteller
 from gptlib.writing.chat import Chat
 from gptlib.writing.closing import Closing
@@ -81,3 +86,38 @@ def test_an_adapter_opens_with_its_change_and_tells_to_an_end():
 def test_another_model_tells_without_penalty_and_without_a_push_to_the_end():
     writer, penalty = storyteller(*open_model("stories"))
     assert type(writer) is InferenceModel and penalty == 1
+
+
+def test_an_adapter_that_chats_says_what_begins_a_conversation(tmp_path, monkeypatch):
+    """And one that tells has the system message of its base, and its own way of telling."""
+    shape = GPTConfig(300, **SHAPE)
+    for name, told in (("chats", {"chat": {"start_tokens": [256]}}), ("tells", {})):
+        model = GPT(shape)
+        add_lora(model, 1)
+        save_adapter(tmp_path / name, model, "base", told)
+    tokenizer = ByteTokenizer(("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
+
+    def fake(folder, context_length):
+        return GPT(shape), tokenizer, {"step": 0} | json.loads(
+            (folder / "adapter.json").read_text())["about"]
+
+    monkeypatch.setattr(stored, "load_adapted", fake)
+    assert open_model(str(tmp_path / "chats"))[2]["chat"] == {"start_tokens": [256]}
+    assert open_model(str(tmp_path / "chats"))[2]["telling"] == {}
+    assert open_model(str(tmp_path / "tells"))[2]["chat"] == {"system": SMOLLM2_SYSTEM}
+    assert open_model(str(tmp_path / "tells"))[2]["telling"] == stored.TELLING
+
+
+@pytest.mark.parametrize("told, message", [
+    ({"start_tokens": [259]}, "expected ids below 259"), ({"start_tokens": [True]}, "expected ids"),
+    ({"start_tokens": "<|endoftext|>"}, "expected a list"), ({}, "start_tokens is missing"),
+    ([], "expected an object"), ({"start_tokens": [0], "system": "x"}, "does not know")])
+def test_an_adapter_with_other_chat_options_is_refused(told, message, tmp_path, monkeypatch):
+    model = GPT(GPTConfig(300, **SHAPE))
+    add_lora(model, 1)
+    save_adapter(tmp_path, model, "base", {"chat": told})
+    tokenizer = ByteTokenizer(("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
+    monkeypatch.setattr(stored, "load_adapted",
+                        lambda folder, context: (model, tokenizer, {"chat": told}))
+    with pytest.raises(ValueError, match=message):
+        open_model(str(tmp_path))

@@ -1,0 +1,127 @@
+"""Improve a model that chats by pairs of its own replies: DPO, in a folder.
+
+    python -m gptlib.training.prefer runs/chatter/best runs/preferred
+
+The model answers beginnings of the students' conversations, each several times. Of each prompt's
+replies the one with the fewest faults (`gptlib.writing.replies`) is the better one, and the one
+with the most the worse: nobody's taste, only what can be checked by eye. They are in choices.jsonl.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import torch
+import typer
+
+from gptlib.files import write_text
+from gptlib.formats.gguf import load_gguf
+from gptlib.model.gpt import GPT
+from gptlib.runtime import setup
+from gptlib.text import conversations
+from gptlib.text.chat_template import MARKS, Message, encode_chat
+from gptlib.text.tokenizers import Tokenizer
+from gptlib.training import run_log
+from gptlib.training.adapters import BASE, load_adapted, load_adapter, save_adapter
+from gptlib.training.config import TrainConfig
+from gptlib.training.loop import train
+from gptlib.training.optim import AdamW
+from gptlib.training.preference import (
+    DPO,
+    Pair,
+    PairScores,
+    pair_batches,
+    pair_log_probabilities,
+    pair_scores,
+)
+from gptlib.writing.batching import Request, serve
+from gptlib.writing.replies import Choice, Reply, make_choices
+
+PROMPTS, REPLIES = 240, 4  # conversations that are answered, and how often each
+LONGEST = 40  # words: what the students' replies stay below in 19 of 20
+DECODING = {"temperature": 1.0, "top_p": 0.95}  # lively: where all replies are alike, none is worse
+PLAN = TrainConfig(max_steps=80, warmup_steps=8, schedule="linear")
+CONTEXT = 512
+
+
+def beginnings(count: int, seed: int = 0) -> list[list[Message]]:
+    """Conversations of the training part up to a user's message, the first, second or third."""
+    dice = random.Random(seed)
+    pieces = dice.sample(conversations.pieces(conversations.split().train), count)
+    return [conversations.messages(piece[:dice.choice((1, 3, 5))]) for piece in pieces]
+
+
+def answers(model: GPT, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]],
+            count: int = REPLIES, most: int = 80) -> list[list[Reply]]:
+    """`count` replies of the model to each prompt (ids), of at most `most` tokens."""
+    marks = tuple(tokenizer.special_tokens.values())
+    requests = [Request(prompt, most, torch.Generator().manual_seed(i))
+                for i, prompt in enumerate(p for p in prompts for _ in range(count))]
+    found = {}
+    for reply in serve(model, requests, slots=16, stop_tokens=marks, **DECODING):
+        text = tokenizer.decode([i for i in reply.ids if i not in marks])
+        ended = reply.ids[-1] == tokenizer.special_tokens[MARKS[1]]
+        found[reply.number] = Reply(text, ended, reply.ids)
+    return [[found[i + k] for k in range(count)] for i in range(0, len(found), count)]
+
+
+def choices(model: GPT, tokenizer: Tokenizer, start: Sequence[int] = ()) -> list[Choice]:
+    """Pairs of the model's replies to `beginnings`, of which one has fewer faults; `start` are
+    the ids that stand before each conversation."""
+    talks = beginnings(PROMPTS)
+    prompts = [[*start, *encode_chat(talk, tokenizer)] for talk in talks]
+    short = [i for i, prompt in enumerate(prompts) if len(prompt) <= CONTEXT // 2]
+    talks, prompts = [talks[i] for i in short], [prompts[i] for i in short]
+    found = answers(model, tokenizer, prompts)
+    return make_choices(list(zip(talks, prompts)), found, longest=LONGEST)
+
+
+def as_pairs(found: Sequence[Choice]) -> list[Pair]:
+    """The same as ids, for DPO."""
+    return [Pair(choice.prompt[1], choice.chosen.ids, choice.rejected.ids) for choice in found]
+
+
+def prefer(model: GPT, pairs: Sequence[Pair], folder: Path, about: dict,
+           learning_rate: float = 1e-4, plan: TrainConfig = PLAN) -> tuple[PairScores, PairScores]:
+    """DPO of the LoRA beside `model`; the scores of every fifth pair, which is held out, before
+    and after. `folder` becomes an adapter."""
+    held_out, learned = pairs[::5], [pair for i, pair in enumerate(pairs) if i % 5]
+    reference = pair_log_probabilities(model, learned)
+    theirs = pair_log_probabilities(model, held_out)
+    optimizer = AdamW([p for p in model.parameters() if p.requires_grad], learning_rate,
+                      betas=(0.9, 0.95), weight_decay=0.0)
+    began = perf_counter()
+    for step in train(model, pair_batches(learned, reference, 4), optimizer, plan, loss=DPO()):
+        run_log.append(folder, step, None, perf_counter() - began)
+    scores = [pair_scores(log_p, theirs) for log_p in
+              (theirs, pair_log_probabilities(model, held_out))]
+    told = about | {"pairs": len(learned), "held_out": [each._asdict() for each in scores]}
+    save_adapter(folder, model, BASE, told, step=plan.max_steps)
+    return scores[0], scores[1]
+
+
+def main(adapter: Path, folder: Path, threads: int | None = None) -> None:
+    """Improve the ADAPTER of a model that chats, into FOLDER."""
+    setup(0, threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    merged, tokenizer, about = load_adapted(adapter, CONTEXT)
+    found = choices(merged, tokenizer, about["chat"]["start_tokens"])
+    lines = (json.dumps({"prompt": [message.content for message in choice.prompt[0]],
+                         "chosen": choice.chosen.text, "rejected": choice.rejected.text},
+                        ensure_ascii=False) for choice in found)
+    write_text(folder / "choices.jsonl", "".join(line + "\n" for line in lines))
+    lengths = [sum(len(each.ids) for each in side) / len(found) for side in
+               zip(*((choice.chosen, choice.rejected) for choice in found))]
+    print(f"{len(found)} pairs; tokens of the chosen {lengths[0]:.1f}, of the rejected "
+          f"{lengths[1]:.1f}", flush=True)
+    del merged
+    model, _ = load_gguf(context_length=CONTEXT)
+    load_adapter(adapter, model)
+    before, after = prefer(model, as_pairs(found), folder, {"chat": about["chat"]})
+    print(f"before: {before}\nafter:  {after}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,79 @@
+"""Pairs of a model's own replies, and what DPO makes of them."""
+
+import pytest
+import torch
+
+from gptlib.model.config import GPTConfig
+from gptlib.model.gpt import GPT
+from gptlib.text import conversations
+from gptlib.text.chat_template import MARKS
+from gptlib.text.conversations import Parts, Turn
+from gptlib.text.corpora import END
+from gptlib.text.tokenizers import ByteTokenizer
+from gptlib.training import prefer
+from gptlib.training.adapters import load_adapter
+from gptlib.training.config import TrainConfig
+from gptlib.training.lora import add_lora
+from gptlib.writing.replies import judge_reply
+
+TOKENIZER = ByteTokenizer((END, *MARKS))
+STOP = TOKENIZER.special_tokens[MARKS[1]]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    talks = [[Turn("AB"[k % 2], f"word {i} {k}") for k in range(12)] for i in range(20)]
+    monkeypatch.setattr(conversations, "split", lambda: Parts(talks, [], []))
+    monkeypatch.setattr(prefer, "PROMPTS", 12)
+
+
+def base():
+    """A model that mostly says the bytes of "ab ", and sometimes ends."""
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(TOKENIZER.vocab_size, 512, n_layer=1, n_head=2, n_embd=16,
+                          tie_weights=False))
+    likely = TOKENIZER.encode("ab ")
+    with torch.no_grad():
+        model.final_norm.bias[0] = 5.0  # a number that is always there, and what it speaks for
+        model.output.weight[:, 0] = 0.0
+        model.output.weight[[*likely, STOP], 0] = torch.tensor([1.5, 1.5, 1.5, 1.0])
+    return model
+
+
+def test_beginnings_end_with_the_user_and_repeat():
+    talks = prefer.beginnings(12)
+    assert {len(talk) for talk in talks} <= {1, 3, 5} and len({len(talk) for talk in talks}) > 1
+    assert all(talk[-1].role == "user" == talk[0].role for talk in talks)
+    assert talks == prefer.beginnings(12)
+
+
+def test_replies_are_read_without_their_marks_and_know_whether_they_ended():
+    prompts = [TOKENIZER.encode("hello"), TOKENIZER.encode("hi")]
+    found = prefer.answers(base(), TOKENIZER, prompts, count=3, most=20)
+    assert [len(each) for each in found] == [3, 3]
+    for reply in (reply for each in found for reply in each):
+        assert reply.ended == (reply.ids[-1] == STOP) and "<|" not in reply.text
+        assert reply.ended or len(reply.ids) == 20 or reply.ids[-1] in (256, 257)
+
+
+def test_the_better_reply_has_fewer_faults():
+    found = prefer.choices(base(), TOKENIZER)
+    assert found
+
+    def faults(reply):
+        return len(judge_reply(reply.text, reply.ended, longest=prefer.LONGEST))
+
+    assert all(faults(choice.chosen) < faults(choice.rejected) for choice in found)
+
+
+def test_after_dpo_the_held_out_pairs_are_told_apart_better(tmp_path):
+    model = base()
+    add_lora(model, 4)
+    found = prefer.as_pairs(prefer.choices(base(), TOKENIZER))
+    plan = TrainConfig(max_steps=15, warmup_steps=1)
+    about = {"chat": {"start_tokens": [256]}}
+    before, after = prefer.prefer(model, found, tmp_path, about, learning_rate=0.003, plan=plan)
+    assert before.margin == 0 and after.margin > 0 and after.loss < before.loss
+    told = load_adapter(tmp_path, base())
+    assert told["chat"] == about["chat"] and told["step"] == 15
+    assert told["held_out"][1]["margin"] == after.margin
