@@ -42,8 +42,9 @@ from gptlib.writing.replies import Choice, Reply, make_choices
 PROMPTS, REPLIES = 240, 4  # conversations that are answered, and how often each
 LONGEST = 40  # words: what the students' replies stay below in 19 of 20
 DECODING = {"temperature": 1.0, "top_p": 0.95}  # lively: where all replies are alike, none is worse
-PLAN = TrainConfig(max_steps=80, warmup_steps=8, schedule="linear")
-CONTEXT = 512
+PLAN = TrainConfig(max_steps=120, warmup_steps=10, schedule="linear")
+BATCH = 2  # pairs in a step
+CONTEXT, MOST = 320, 80  # tokens of a conversation with its reply, and of the reply
 
 
 def beginnings(count: int, seed: int = 0) -> list[list[Message]]:
@@ -54,7 +55,7 @@ def beginnings(count: int, seed: int = 0) -> list[list[Message]]:
 
 
 def answers(model: GPT, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]],
-            count: int = REPLIES, most: int = 80) -> list[list[Reply]]:
+            count: int = REPLIES, most: int = MOST) -> list[list[Reply]]:
     """`count` replies of the model to each prompt (ids), of at most `most` tokens."""
     marks = tuple(tokenizer.special_tokens.values())
     requests = [Request(prompt, most, torch.Generator().manual_seed(i))
@@ -72,7 +73,7 @@ def choices(model: GPT, tokenizer: Tokenizer, start: Sequence[int] = ()) -> list
     the ids that stand before each conversation."""
     talks = beginnings(PROMPTS)
     prompts = [[*start, *encode_chat(talk, tokenizer)] for talk in talks]
-    short = [i for i, prompt in enumerate(prompts) if len(prompt) <= CONTEXT // 2]
+    short = [i for i, prompt in enumerate(prompts) if len(prompt) <= CONTEXT - MOST]
     talks, prompts = [talks[i] for i in short], [prompts[i] for i in short]
     found = answers(model, tokenizer, prompts)
     return make_choices(list(zip(talks, prompts)), found, longest=LONGEST)
@@ -88,15 +89,14 @@ def prefer(model: GPT, pairs: Sequence[Pair], folder: Path, about: dict,
     """DPO of the LoRA beside `model`; the scores of every fifth pair, which is held out, before
     and after. `folder` becomes an adapter."""
     held_out, learned = pairs[::5], [pair for i, pair in enumerate(pairs) if i % 5]
-    reference = pair_log_probabilities(model, learned)
-    theirs = pair_log_probabilities(model, held_out)
+    reference, theirs = (pair_log_probabilities(model, part, BATCH) for part in (learned, held_out))
     optimizer = AdamW([p for p in model.parameters() if p.requires_grad], learning_rate,
                       betas=(0.9, 0.95), weight_decay=0.0)
     began = perf_counter()
-    for step in train(model, pair_batches(learned, reference, 4), optimizer, plan, loss=DPO()):
+    for step in train(model, pair_batches(learned, reference, BATCH), optimizer, plan, loss=DPO()):
         run_log.append(folder, step, None, perf_counter() - began)
     scores = [pair_scores(log_p, theirs) for log_p in
-              (theirs, pair_log_probabilities(model, held_out))]
+              (theirs, pair_log_probabilities(model, held_out, BATCH))]
     told = about | {"pairs": len(learned), "held_out": [each._asdict() for each in scores]}
     save_adapter(folder, model, BASE, told, step=plan.max_steps)
     return scores[0], scores[1]
