@@ -10,6 +10,8 @@ from gptlib.model.config import GPTConfig, read_fields, require, require_choice,
 from gptlib.runtime import memory
 from gptlib.training.config import MOST_STEPS, SMALLEST_RATE, TrainConfig, require_whole
 
+EMBEDDING_STD = 0.02  # with which `GPT` begins, as GPT-2 did
+
 
 def _choice(default: str, help: str, *choices: str) -> Any:
     return field(default=default, metadata={"help": help, "choices": choices})
@@ -37,6 +39,8 @@ class RunConfig:
     n_layer: int = _number(4, "Blocks.", 1, 1000)
     n_head: int = _number(4, "Attention heads.", 1, 2**16)
     n_embd: int = _number(128, "Width of the residual stream.", 1, 2**16)
+    embedding_std: float = _number(EMBEDDING_STD, "Deviation of the embeddings before training.",
+                                   1e-6, 100)
     dropout: float = _number(0.0, "Share of activations set to zero.", 0.0, 0.99)
     optimizer: str = _choice("muon", "muon (AdamW beside the blocks' matrices) or adamw.",
                              "muon", "adamw")

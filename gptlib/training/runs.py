@@ -38,7 +38,7 @@ from gptlib.training.config import TrainConfig
 from gptlib.training.evaluation import evaluate_loss
 from gptlib.training.loop import Step, train
 from gptlib.training.optim import AdamW, Muon, parameter_groups
-from gptlib.training.run_config import RunConfig
+from gptlib.training.run_config import EMBEDDING_STD, RunConfig
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,10 @@ def build(config: RunConfig, vocab_size: int, device: str | torch.device = "cpu"
     With `shard` the model stays on the CPU: it may be too large for one GPU, and `train` moves
     each process's part.
     """
-    model = GPT(config.model_config(vocab_size)).to("cpu" if shard else device)
+    model = GPT(config.model_config(vocab_size))
+    with torch.no_grad():  # the wider apart they begin, the sooner a small model learns to copy
+        model.embedding.weight.mul_(config.embedding_std / EMBEDDING_STD)
+    model = model.to("cpu" if shard else device)
     groups = parameter_groups(model, weight_decay=config.weight_decay,
                               muon=config.optimizer == "muon")
     optimizer = (Muon(groups, config.muon_learning_rate, adamw_lr=config.learning_rate)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gptlib.formats.checkpoint import load_checkpoint
+from gptlib.runtime import setup
 from gptlib.text.tokenizers import ByteTokenizer, CharTokenizer
 from gptlib.training import runs
 from gptlib.training.run_config import RunConfig
@@ -93,6 +94,17 @@ def test_training_windows_begin_at_documents_where_that_is_asked_for(config, tex
     assert x[:, 0].tolist() == [end] * 8 and val_data.begin_at is None
     with pytest.raises(ValueError, match="windows is 'documents' with tokenizer 'char'"):
         dataclasses.replace(config, tokenizer="char")
+
+
+def test_embeddings_begin_as_far_apart_as_the_run_says_and_nothing_else_changes(config):
+    setup(0)
+    usual, *_ = runs.build(dataclasses.replace(config, embedding_std=0.02), 500)
+    setup(0)
+    wide, *_ = runs.build(dataclasses.replace(config, embedding_std=0.1), 500)
+    assert wide.embedding.weight.std().item() == pytest.approx(0.1, rel=0.05)
+    pairs = zip(usual.named_parameters(), wide.parameters())
+    assert all(torch.allclose(5 * a, b) if name == "embedding.weight" else torch.equal(a, b)
+               for (name, a), b in pairs)
 
 
 @pytest.mark.parametrize("kind", ["bpe", "byte"])
