@@ -39,10 +39,10 @@ from gptlib.training.preference import (
 from gptlib.writing.batching import Request, serve
 from gptlib.writing.replies import Choice, Reply, make_choices
 
-PROMPTS, REPLIES = 240, 4  # conversations that are answered, and how often each
+PROMPTS, REPLIES = 480, 4  # conversations that are answered, and how often each
 LONGEST = 35  # words: nine messages of ten are not longer
 DECODING = {"temperature": 0.8, "top_p": 0.95}  # a little livelier than in use
-PLAN = TrainConfig(max_steps=120, warmup_steps=10, schedule="linear")
+PLAN = TrainConfig(max_steps=60, warmup_steps=6, schedule="linear")
 BATCH = 2  # pairs in a step
 CONTEXT, MOST = 320, 80  # tokens of a conversation with its reply, and of the reply
 
