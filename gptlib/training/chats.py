@@ -31,7 +31,7 @@ from gptlib.training.optim import AdamW, parameter_groups
 from gptlib.training.stored import PRETRAINED, open_checkpoint
 
 LORA = AdaptConfig()
-OWN = TrainConfig(max_steps=600, warmup_steps=20, schedule="linear", decay_fraction=0.8)
+OWN = TrainConfig(max_steps=300, warmup_steps=20, schedule="linear", decay_fraction=0.8)
 JUDGED = 12  # conversations of the validation part that are looked at on the way
 
 
