@@ -5,6 +5,10 @@
 The model answers beginnings of the students' conversations, each several times. Of each prompt's
 replies the one with the fewest faults (`gptlib.writing.replies`) is the better one, and the one
 with the most the worse: nobody's taste, only what can be checked by eye. They are in choices.jsonl.
+
+Most faults come with length, so the worse reply is the longer one, and a model that is taught by
+such pairs soon says "Haha" and nothing else. Therefore the better reply is the longest of the good
+ones, the worse the shortest of the bad ones, and pairs of very different lengths are left out.
 """
 
 import json
@@ -42,7 +46,8 @@ from gptlib.writing.replies import Choice, Reply, make_choices
 PROMPTS, REPLIES = 480, 4  # conversations that are answered, and how often each
 LONGEST = 35  # words: nine messages of ten are not longer
 DECODING = {"temperature": 0.8, "top_p": 0.95}  # a little livelier than in use
-PLAN = TrainConfig(max_steps=60, warmup_steps=6, schedule="linear")
+PLAN = TrainConfig(max_steps=40, warmup_steps=4, schedule="linear")
+LONGER = 2.5  # times the tokens of the better reply that the worse one may have
 BATCH = 2  # pairs in a step
 CONTEXT, MOST = 320, 80  # tokens of a conversation with its reply, and of the reply
 
@@ -69,14 +74,19 @@ def answers(model: GPT, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]],
 
 
 def choices(model: GPT, tokenizer: Tokenizer, start: Sequence[int] = ()) -> list[Choice]:
-    """Pairs of the model's replies to `beginnings`, of which one has fewer faults; `start` are
-    the ids that stand before each conversation."""
+    """Pairs of the model's replies to `beginnings`, of which one has fewer faults and is not much
+    shorter; `start` are the ids that stand before each conversation."""
     talks = beginnings(PROMPTS)
     prompts = [[*start, *encode_chat(talk, tokenizer)] for talk in talks]
     short = [i for i, prompt in enumerate(prompts) if len(prompt) <= CONTEXT - MOST]
     talks, prompts = [talks[i] for i in short], [prompts[i] for i in short]
-    found = answers(model, tokenizer, prompts)
-    return make_choices(list(zip(talks, prompts)), found, longest=LONGEST)
+    found = [sorted(each, key=lambda reply: len(reply.ids))
+             for each in answers(model, tokenizer, prompts)]
+    asked = list(zip(talks, prompts))
+    longest = make_choices(asked, [each[::-1] for each in found], longest=LONGEST)
+    shortest = make_choices(asked, found, longest=LONGEST)
+    pairs = [Choice(a.prompt, a.chosen, b.rejected) for a, b in zip(longest, shortest)]
+    return [pair for pair in pairs if len(pair.rejected.ids) <= LONGER * len(pair.chosen.ids)]
 
 
 def as_pairs(found: Sequence[Choice]) -> list[Pair]:
@@ -85,7 +95,7 @@ def as_pairs(found: Sequence[Choice]) -> list[Pair]:
 
 
 def prefer(model: GPT, pairs: Sequence[Pair], folder: Path, about: dict,
-           learning_rate: float = 1e-4, plan: TrainConfig = PLAN) -> tuple[PairScores, PairScores]:
+           learning_rate: float = 5e-5, plan: TrainConfig = PLAN) -> tuple[PairScores, PairScores]:
     """DPO of the LoRA beside `model`; the scores of every fifth pair, which is held out, before
     and after. `folder` becomes an adapter."""
     held_out, learned = pairs[::5], [pair for i, pair in enumerate(pairs) if i % 5]

@@ -6,7 +6,7 @@ import torch
 from gptlib.model.config import GPTConfig
 from gptlib.model.gpt import GPT
 from gptlib.text import conversations
-from gptlib.text.chat_template import MARKS
+from gptlib.text.chat_template import MARKS, Message
 from gptlib.text.conversations import Parts, Turn
 from gptlib.text.corpora import END
 from gptlib.text.tokenizers import ByteTokenizer
@@ -14,7 +14,7 @@ from gptlib.training import prefer
 from gptlib.training.adapters import load_adapter
 from gptlib.training.config import TrainConfig
 from gptlib.training.lora import add_lora
-from gptlib.writing.replies import judge_reply
+from gptlib.writing.replies import Reply, judge_reply
 
 TOKENIZER = ByteTokenizer((END, *MARKS))
 STOP = TOKENIZER.special_tokens[MARKS[1]]
@@ -64,6 +64,18 @@ def test_the_better_reply_has_fewer_faults():
         return len(judge_reply(reply.text, reply.ended, longest=prefer.LONGEST))
 
     assert all(faults(choice.chosen) < faults(choice.rejected) for choice in found)
+
+
+def test_of_good_replies_the_longest_counts_and_pairs_of_other_lengths_are_left_out(monkeypatch):
+    good, bad = "it is a long word", "word " * 60
+    drawn = [("a", True), (good, True), (bad * 2, True), (bad, True)]
+    replies = [Reply(text, ended, TOKENIZER.encode(text)) for text, ended in drawn]
+    monkeypatch.setattr(prefer, "answers", lambda model, tokenizer, prompts: [replies] * 2)
+    monkeypatch.setattr(prefer, "beginnings", lambda count: [[Message("user", "hi")]] * 2)
+    assert prefer.choices(None, TOKENIZER) == []
+    monkeypatch.setattr(prefer, "LONGER", 20)
+    pair = prefer.choices(None, TOKENIZER)[0]
+    assert (pair.chosen.text, pair.rejected.text) == (good, bad)
 
 
 def test_after_dpo_the_held_out_pairs_are_told_apart_better(tmp_path):
