@@ -19,7 +19,7 @@ def test_a_card_without_commands_is_refused():
 
 def test_every_model_has_a_card_with_its_commands_and_a_log():
     folders = [path for path in (tool.ROOT / "models").iterdir() if path.is_dir()]
-    assert {"stories", "storyteller"} <= {folder.name for folder in folders}
+    assert {"stories", "storyteller", "chatter-sft"} <= {folder.name for folder in folders}
     for folder in folders:
         assert tool.commands((folder / "README.md").read_text(encoding="utf-8"))
         assert list(folder.glob("log*")), "no training log"
@@ -45,3 +45,11 @@ def test_the_card_of_the_storyteller_quotes_its_logs():
     assert min(ours, key=ours.get) == 400 and f"{ours[400]:.3f} nats" in card
     assert min(longer, key=longer.get) == 200 and f"({longer[200]:.3f} nats)" in card
     assert f"{longer[700]:.3f} at the end" in card
+
+
+def test_the_card_of_the_chatter_quotes_its_log():
+    folder = tool.ROOT / "models" / "chatter-sft"
+    entries = map(json.loads, (folder / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    losses = [entry["val_loss"] for entry in entries if entry["val_loss"] is not None]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert len(losses) == 4 and f"{min(losses):.3f} for this one" in card
