@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "gptlib"
 FILES = sorted(PACKAGE.rglob("*.py"))
+COMMANDS = sorted((ROOT / "tools").glob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION, LARGEST_PACKAGE = 350, 40, 12_000
 SEVERAL = ("processes",)  # tests of several modules at once
 
@@ -57,7 +58,8 @@ def room_of(name: str) -> str:
 
 
 def identify(path: Path) -> str:
-    return module_name(path) or "gptlib"
+    own = path.is_relative_to(PACKAGE)
+    return module_name(path) or "gptlib" if own else f"{path.parent.name}/{path.name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=identify)
@@ -102,7 +104,7 @@ def test_the_tests_stand_in_the_same_rooms():
             assert any(stem == name or stem.startswith(f"{name}_") for name in own), path
 
 
-@pytest.mark.parametrize("path", FILES, ids=identify)
+@pytest.mark.parametrize("path", [*FILES, *COMMANDS], ids=identify)
 def test_a_file_can_be_read_in_one_sitting(path):
     text = path.read_text(encoding="utf-8")
     lines = len(text.splitlines())

@@ -16,22 +16,15 @@ import notebooks as tool
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in PATHS]
-CASES = ("08", "09")  # the notebooks of one case study count together
+CASES = ("08", "09")  # chapters of several notebooks, which train for longer
+SECONDS = {"08": 240, "09": 240, "10": 120, "11": 120}  # of processor time; all others 90
+BOOK_SECONDS = 50 * 60
 TAGS = {"remove-cell", "hide-input", "nbval-ignore-output", "raises-exception",
         "wide-figure"}
 LONGEST_LINE, LONGEST_CELL, LARGEST_FILE = 84, 18, 2_000_000
 COLLAPSED = {"jupyter": {"source_hidden": True, "outputs_hidden": True}, "cellView": "form"}
 
 every_notebook = pytest.mark.parametrize("name", NAMES)
-
-
-def chapter_of(name: str) -> str:
-    """The chapter that a notebook belongs to: its name, or the number of its case study."""
-    return name[:2] if name.startswith(CASES) else name
-
-
-CHAPTERS = sorted({chapter_of(name) for name in NAMES})
-every_chapter = pytest.mark.parametrize("chapter", CHAPTERS)
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -108,10 +101,14 @@ def test_the_recorded_run_time_belongs_to_this_code_and_is_short(name):
     recorded = json.loads(tool.RUN_TIMES.read_text(encoding="utf-8"))["notebooks"]
     assert name in recorded, "no recorded run: execute it with tools/notebooks.py"
     assert recorded[name]["code"] == tool.code_hash(read(name)), "changed since its last run"
-    family = [other for other in NAMES if chapter_of(other) == chapter_of(name)]
-    seconds = sum(recorded[other]["cpu_seconds"] for other in family if other in recorded)
-    limit = 240 if name.startswith(CASES) else 90
+    seconds, limit = recorded[name]["cpu_seconds"], SECONDS.get(name[:2], 90)
     assert seconds <= limit, f"{seconds:.0f} s of processor time; at most {limit}"
+
+
+def test_the_whole_book_runs_in_fifty_minutes():
+    recorded = json.loads(tool.RUN_TIMES.read_text(encoding="utf-8"))["notebooks"]
+    seconds = sum(recorded[name]["cpu_seconds"] for name in NAMES if name in recorded)
+    assert seconds <= BOOK_SECONDS, f"{seconds:.0f} s of processor time; at most {BOOK_SECONDS}"
 
 
 @every_notebook
@@ -218,16 +215,12 @@ def test_every_exercise_has_a_stub_a_check_a_hint_and_a_collapsed_solution(name)
             assert kept == COLLAPSED, f"{label}: the solution is not collapsed: {kept}"
 
 
-@every_chapter
-def test_a_chapter_has_two_to_five_exercises_and_five_quiz_questions(chapter):
-    names = [name for name in NAMES if chapter_of(name) == chapter]
-    count = sum(len(exercises(name)) for name in names)
-    assert 2 <= count <= 5, f"{count} exercises"
-    for name in names:
-        numbers = re.findall(r"\{dropdown\} Quiz (\d+)\. .+\?", markdown(name))
-        wanted = [list("12345")] + ([[]] if chapter in CASES else [])
-        assert numbers in wanted, f"{name}: quiz questions {numbers}"
-    assert any("{dropdown} Quiz" in markdown(name) for name in names)
+@every_notebook
+def test_a_notebook_has_two_to_five_exercises_and_five_quiz_questions(name):
+    count, least = len(exercises(name)), 1 if name.startswith(CASES) else 2
+    assert least <= count <= 5, f"{count} exercises"
+    numbers = re.findall(r"\{dropdown\} Quiz (\d+)\. .+\?", markdown(name))
+    assert numbers == list("12345"), f"quiz questions {numbers}"
 
 
 @every_notebook

@@ -1,7 +1,7 @@
 """Many requests at once: prompts of different lengths in one batch, and rows that change in it.
 
 A model reads rectangles (B, T). Prompts are filled up on the left, so that all of them end in the
-same column, where the next token goes; `GPT.forward` hides the filling and counts positions from
+same column, where the next token goes; the model hides the filling and counts positions from
 behind it. When a request ends, its row in the cache goes to the next one that waits, which is moved
 to end in that same column (continuous batching: Yu et al., 2022, "Orca").
 """
@@ -19,6 +19,7 @@ from gptlib.model.cache import KVCache
 from gptlib.model.gpt import GPT
 from gptlib.runtime import device_of, mode
 from gptlib.writing.constraints import Constraint, Guard
+from gptlib.writing.inference import InferenceModel
 from gptlib.writing.sampling import draw, penalise_repetition, probabilities, sample
 
 
@@ -58,7 +59,7 @@ class Reply(NamedTuple):
     last: float  # when its last one was
 
 
-def serve(model: GPT, requests: Sequence[Request], *, slots: int = 8,
+def serve(model: GPT | InferenceModel, requests: Sequence[Request], *, slots: int = 8,
           stop_tokens: Sequence[int] = (), repetition_penalty: float = 1.0,
           temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
           min_p: float | None = None) -> Iterator[Reply]:
@@ -66,12 +67,12 @@ def serve(model: GPT, requests: Sequence[Request], *, slots: int = 8,
 
     Each gets the tokens that `generate` with the same options writes for it alone, up to the
     rounding of logits. Raises ValueError for a request that doesn't fit into the model's context,
-    which here never moves on, and for a model that is no GPT.
+    which here never moves on, and for a model that is neither a GPT nor one prepared for writing.
     """
     options = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    if not isinstance(model, GPT):
-        raise ValueError(f"got a {type(model).__name__}; expected a GPT: no other model here can "
-                         f"read rows that begin behind filling")
+    if not isinstance(model, GPT | InferenceModel):
+        raise ValueError(f"got a {type(model).__name__}; expected a GPT or an InferenceModel: no "
+                         f"other model here can read rows that begin behind filling")
     if slots < 1:
         raise ValueError(f"slots is {slots}; expected 1 or more")
     waiting = deque(_Row(number, request, tuple(stop_tokens), model.config.context_length)
@@ -119,7 +120,8 @@ class _Row:
 class _Batch:
     """Rows that are written side by side: one cache, and how much of each row in it is filling."""
 
-    def __init__(self, model: GPT, rows: list[_Row], penalty: float, options: dict):
+    def __init__(self, model: GPT | InferenceModel, rows: list[_Row], penalty: float,
+                 options: dict):
         self.model, self.rows, self.penalty, self.options = model, rows, penalty, options
         self.cache, self.spare = self._new_cache(len(rows)), self._new_cache(1)
         ids, padding = pad([row.ids for row in rows])
@@ -167,7 +169,8 @@ class _Batch:
 
     def _changed(self, logits: Tensor, row: _Row) -> Tensor:
         """Logits (1, V) of one row after the penalty and the constraint."""
-        seen = torch.tensor([row.ids], device=logits.device)
+        seen = [token for token in row.ids if token not in row.stops]  # which the penalty spares
+        seen = torch.tensor([seen], dtype=torch.long, device=logits.device)
         logits = penalise_repetition(logits, seen, self.penalty)
         return row.guard.restrict(logits) if row.guard else logits
 

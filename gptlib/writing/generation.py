@@ -68,9 +68,9 @@ def generate(model: LanguageModel, prompt: Tensor, *, max_new_tokens: int, tempe
     Returns prompts and continuations, (B, T + new). A row that drew one of `stop_tokens` is
     filled up with it; when every row has, generation ends early. A `constraint` keeps the
     continuations in a language (`gptlib.writing.constraints`). The other options are those of
-    `gptlib.writing.sampling`; temperature 0 is greedy. Without a cache the whole window is read
-    again for every token. Raises ValueError for an empty prompt, one longer than the model's
-    context, and a constraint that `max_new_tokens` is too short for.
+    `gptlib.writing.sampling`; temperature 0 is greedy, and the penalty spares stop tokens. Without
+    a cache the whole window is read again for every token. Raises ValueError for an empty prompt,
+    one longer than the model's context, and a constraint that `max_new_tokens` is too short for.
     """
     ids = _check_prompt(model, prompt, max_new_tokens)
     reader = Reader(model, len(ids), use_cache)
@@ -80,7 +80,7 @@ def generate(model: LanguageModel, prompt: Tensor, *, max_new_tokens: int, tempe
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     with _reading(model):
         for _ in range(max_new_tokens):
-            new = _next(reader, ids, repetition_penalty, generator, options, guard=guard)
+            new = _next(reader, ids, repetition_penalty, stops, generator, options, guard=guard)
             if len(stops):
                 new = torch.where(ended, ids[:, -1], new)  # a row that has ended repeats its last
             ids = torch.cat((ids, new[:, None]), dim=1)
@@ -112,6 +112,7 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, *, max_new_t
     ids = _check_prompt(model, ids, max_new_tokens)
     options = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     stops = tokenizer.special_tokens.values() if stop_tokens is None else stop_tokens
+    ends = torch.tensor(list(stops), dtype=torch.long, device=ids.device)
     known = tokenizer.vocab_size
     guard = constraint and Guard(constraint, 1, max_new_tokens, list(stops))
 
@@ -120,7 +121,7 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, *, max_new_t
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for _ in range(max_new_tokens):
             with _reading(model):
-                new = _next(reader, ids, repetition_penalty, generator, options, known, guard)
+                new = _next(reader, ids, repetition_penalty, ends, generator, options, known, guard)
             if new.item() in stops:
                 break
             ids = torch.cat((ids, new[:, None]), dim=1)
@@ -217,10 +218,16 @@ def speculative_generate(model: LanguageModel, draft: LanguageModel, prompt: Ten
     return Speculation(ids.clone(), proposed, accepted, calls)
 
 
-def _next(reader: Reader, ids: Tensor, penalty: float, generator: torch.Generator | None,
-          options: dict, known: int | None = None, guard: Guard | None = None) -> Tensor:
+def _next(reader: Reader, ids: Tensor, penalty: float, stops: Tensor,
+          generator: torch.Generator | None, options: dict, known: int | None = None,
+          guard: Guard | None = None) -> Tensor:
     """One new token for each row, of the first `known` of the vocabulary: (B, T) to (B,)."""
-    logits = penalise_repetition(reader.read(ids)[:, -1], ids, penalty)[:, :known]
+    read = reader.read(ids)[:, -1]
+    logits = penalise_repetition(read, ids, penalty)
+    if penalty != 1 and len(stops):  # one that stands before the prompt makes no end unlikely
+        vocabulary = torch.arange(read.shape[1], device=read.device)
+        logits = torch.where(torch.isin(vocabulary, stops), read, logits)
+    logits = logits[:, :known]
     if guard is None:
         return sample(logits, generator=generator, **options)
     new = sample(guard.restrict(logits), generator=generator, **options)

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptlib.model.attention import attention, rms_norm, rotate
+from gptlib.model.attention import attention, padding_mask, rms_norm, rotate
 from gptlib.model.cache import KVCache
-from gptlib.model.gpt import GPT, Block, Norm, check_ids, look_up
+from gptlib.model.gpt import GPT, Block, Norm, check_ids, look_up, positions
 
 LARGE = 2**17  # from so many weights on, a product with a few rows is turned round
 GROUP = 32  # weights that share a scale and a middle in int4, as in GGUF's Q4_1
@@ -88,26 +88,34 @@ class InferenceModel:
         """The last norm's weight: it tells where the model lies, and that sums are float32."""
         return iter((self.scale,))
 
-    def __call__(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """ids (B, T) int64 to logits (B, T, V). With a cache, ids continue what it holds."""
+    def __call__(self, ids: Tensor, cache: KVCache | None = None,
+                 padding: Tensor | None = None) -> Tensor:
+        """ids (B, T) int64 to logits (B, T, V). With a cache, ids continue what it holds; `padding`
+        (B,) int64 is that of `GPT.forward`."""
         check_ids(ids, self.config, 0 if cache is None else cache.length)
-        if cache is not None and self.table is not None and ids.numel() == cache.batch_size == 1:
+        one = cache is not None and padding is None and ids.numel() == cache.batch_size == 1
+        if one and self.table is not None:
             id = ids.item()
             if 0 <= id < len(self.table):  # other ids are refused below
                 return torch.from_numpy(self._read_one(id, cache)).view(1, 1, -1)
         with torch.no_grad():
-            return self._read(ids, cache)
+            return self._read(ids, cache, padding)
 
-    def _read(self, ids: Tensor, cache: KVCache | None) -> Tensor:
+    def _read(self, ids: Tensor, cache: KVCache | None, padding: Tensor | None) -> Tensor:
         (B, T), start = ids.shape, 0 if cache is None else cache.length
+        places = positions(start, start + T, padding)
         x = look_up(self.embedding, ids).float()
         if self.positions is not None:
-            x = x + self.positions[start:start + T]
-        rotation = self.angles and tuple(table[start:start + T] for table in self.angles)
+            x = x + self.positions[places]
+        rotation = self.angles and tuple(table[places] for table in self.angles)
+        mask = None
+        if padding is not None:
+            rotation = rotation and tuple(table[:, None] for table in rotation)  # for all heads
+            mask = padding_mask(padding, T, start + T)
         x = x.view(B * T, -1)
         for number, layer in enumerate(self.layers):
             qkv = layer.qkv.rows(layer.norm1.rows(x))
-            x = layer.output.rows(self._attend(qkv, (B, T), rotation, cache, number)) + x
+            x = layer.output.rows(self._attend(qkv, (B, T), rotation, cache, number, mask)) + x
             x = layer.down.rows(self._activate(layer, layer.norm2.rows(x))) + x
         if cache is not None:
             cache.advance(T)
@@ -128,7 +136,7 @@ class InferenceModel:
         return self.output.row(self.final_norm.row(x))
 
     def _attend(self, qkv: Tensor, shape: tuple[int, int], rotation: tuple | None,
-                cache: KVCache | None, layer: int) -> Tensor:
+                cache: KVCache | None, layer: int, mask: Tensor | None) -> Tensor:
         """Projections (B T, (H + 2 H_kv) D) to what the heads found, (B T, C)."""
         config, (B, T) = self.config, shape
         H, H_kv = config.n_head, config.kv_heads
@@ -144,7 +152,7 @@ class InferenceModel:
             q, k = qk.split_with_sizes((H, H_kv), dim=1)
         if cache is not None:
             k, v = cache.append(layer, k, v)
-        y = attention(q, k, v)
+        y = attention(q, k, v, mask=mask)
         return (y if T == 1 else y.transpose(1, 2)).reshape(B * T, config.n_embd)
 
     def _attend_one(self, qkv: np.ndarray, rotation: tuple | None, cache: KVCache,

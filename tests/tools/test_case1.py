@@ -3,6 +3,8 @@
 import json
 
 import case1
+import case1_judges
+import case1_roads
 import pytest
 import torch
 
@@ -27,11 +29,11 @@ def small(monkeypatch):
     """Every road is one small untrained model, and the stories are made tales."""
     tokenizer = BPETokenizer.train(TALES[0], 300, (END, *MARKS))
     model = GPT(GPTConfig.modern(tokenizer.vocab_size, 1024, n_layer=1, n_head=2, n_embd=16)).eval()
-    monkeypatch.setattr(case1, "open_road", lambda name, folder=None: case1.Road(
+    monkeypatch.setattr(case1_roads, "open_road", lambda name, folder=None: case1_roads.Road(
         name, model, tokenizer, {"sha256": "one"}))
-    monkeypatch.setattr(case1, "parts", small_parts)
-    monkeypatch.setattr(case1, "learned", lambda name: TALES[:20])
-    monkeypatch.setattr(case1, "dictionary", lambda: frozenset(["once", "upon"]))
+    monkeypatch.setattr(case1_roads, "parts", small_parts)
+    monkeypatch.setattr(case1_roads, "learned", lambda name: TALES[:20])
+    monkeypatch.setattr(case1_roads, "dictionary", lambda: frozenset(["once", "upon"]))
     return monkeypatch
 
 
@@ -92,7 +94,7 @@ def test_other_stories_than_those_of_the_file_are_refused(small, tmp_path):
 
 
 def test_a_road_that_is_not_there_is_left_out(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(case1, "parts", small_parts)
+    monkeypatch.setattr(case1_roads, "parts", small_parts)
     command = ["case1.py", "--part", "validation", "--quick", "--road", "world"]
     files = ["--world", str(tmp_path / "nothing"), "--out", str(tmp_path / "case1.json")]
     monkeypatch.setattr("sys.argv", command + files)
@@ -104,24 +106,24 @@ def test_a_road_is_opened_from_its_folder_and_known_by_its_weights(tmp_path):
     tokenizer = BPETokenizer.train(TALES[0], 300, (END,))
     model = GPT(GPTConfig.modern(tokenizer.vocab_size, 64, n_layer=1, n_head=2, n_embd=16))
     save_checkpoint(tmp_path, model, tokenizer)
-    road = case1.open_road("world", tmp_path)
+    road = case1_roads.open_road("world", tmp_path)
     assert road.about["parameters"] == sum(p.numel() for p in model.parameters())
     assert len(road.about["sha256"]) == 64 and not road.model.training
-    case1.open_road.cache_clear()
+    case1_roads.open_road.cache_clear()
 
 
 def test_the_exchanged_hero_begins_with_the_last_third():
     tale = storyworld.tell(storyworld.TEST)
-    person, spoiled = tale.facts[0].roles["hero"], case1.exchanged(tale)
+    person, spoiled = tale.facts[0].roles["hero"], case1_judges.exchanged(tale)
     cut = len(tale.text.split()) - len(tale.text.split()) // 3
     assert spoiled.split()[:cut] == tale.text.split()[:cut] and spoiled != tale.text
     assert person.name not in " ".join(spoiled.split()[cut:])
 
 
 def test_passages_are_whole_sentences_of_about_one_length(monkeypatch):
-    monkeypatch.setattr(case1, "parts", small_parts)
-    found = case1.passages("validation", 8, words=60)
-    assert len(set(found)) == 8 and found == case1.passages("validation", 8, words=60)
+    monkeypatch.setattr(case1_roads, "parts", small_parts)
+    found = case1_judges.passages("validation", 8, words=60)
+    assert len(set(found)) == 8 and found == case1_judges.passages("validation", 8, words=60)
     for text in found:
         assert 30 < len(text.split()) <= 60 and text[-1] in '.!?"'
 

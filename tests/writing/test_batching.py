@@ -8,6 +8,7 @@ from gptlib.text.tokenizers import ByteTokenizer
 from gptlib.writing.batching import Request, pad, serve
 from gptlib.writing.constraints import Constraint
 from gptlib.writing.generation import generate
+from gptlib.writing.inference import InferenceModel
 
 SHAPE = dict(vocab_size=19, context_length=32, n_layer=2, n_head=2, n_embd=16)
 
@@ -65,6 +66,26 @@ def test_each_request_gets_the_text_that_it_gets_alone(position, slots, options)
     for reply in replies:
         assert reply.ids == expected[reply.number]
         assert 0 < reply.first <= reply.last
+
+
+def test_the_penalty_makes_ending_no_harder():
+    model, asked = small_gpt(), [Request([12, 0, 8, 4, 1, 6], 9), Request([0], 1)]
+    options = dict(temperature=0, repetition_penalty=1000.0)
+    assert alone(model, asked[0], temperature=0)[0] == 0  # which stands in the prompt
+    for stops, first in (((0, 99), 0), ((1,), 10), ((), 10)):
+        replies = {reply.number: reply.ids for reply in serve(model, asked, stop_tokens=stops,
+                                                              **options)}
+        assert replies[0][0] == first
+        assert replies[0] == alone(model, asked[0], stop_tokens=stops, **options)
+
+
+@pytest.mark.parametrize("position", ["learned", "rope"])
+def test_a_model_prepared_for_writing_serves_requests_too(position):
+    model = InferenceModel(small_gpt(position=position, n_kv_head=1))
+    options = dict(temperature=1.3, top_k=7, stop_tokens=[3, 4])
+    expected = [alone(model, request, **options) for request in requests(23)]
+    for reply in serve(model, list(requests(23)), slots=3, **options):
+        assert reply.ids == expected[reply.number]
 
 
 def test_a_request_that_has_ended_leaves_its_place_to_one_that_waits():

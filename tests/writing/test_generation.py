@@ -111,6 +111,16 @@ def test_repetition_penalty_breaks_a_greedy_loop():
     assert len(set(generate(model, prompt, repetition_penalty=5.0, **options).tolist()[0])) == 3
 
 
+def test_the_penalty_makes_ending_no_harder():
+    model = TableModel([[0.1, 0.5, 0.4], [0.5, 0.1, 0.4], [0.2, 0.3, 0.5]])
+    options = dict(max_new_tokens=1, temperature=0, repetition_penalty=2.0)
+    prompt = torch.tensor([[0, 1], [2, 1]])  # 0 ends a text; the first row also begins with it
+    ids = generate(model, prompt, stop_tokens=(0, 9), **options)  # of 9 the model knows nothing
+    assert ids[:, 2].tolist() == [0, 0]
+    assert generate(model, prompt, stop_tokens=(2,), **options)[:, 2].tolist() == [2, 0]
+    assert generate(model, prompt, **options)[:, 2].tolist() == [2, 0]
+
+
 def test_dropout_is_off_during_generation_and_the_mode_comes_back():
     model = small_gpt(dropout=0.5)
     model.train()
@@ -227,6 +237,20 @@ def test_stream_reads_start_tokens_before_the_prompt_and_does_not_yield_them():
     assert text == tokenizer.decode(ids[0, 3:])
     with pytest.raises(ValueError):
         stream(model, tokenizer, "", start_tokens=[256])
+
+
+def test_the_penalty_lets_a_stream_end_where_its_model_ends():
+    tokenizer = ByteTokenizer(["<|endoftext|>"])
+
+    def model(ids):  # the end is a little likelier than the next best
+        logits = torch.zeros(*ids.shape, 257)
+        logits[..., 256], logits[..., ord("b")] = 1.2, 1.0
+        return logits
+
+    options = dict(start_tokens=[256], max_new_tokens=3, temperature=0)
+    assert "".join(stream(model, tokenizer, "a", repetition_penalty=1.5, **options)) == ""
+    forever = stream(model, tokenizer, "a", repetition_penalty=1.5, stop_tokens=(), **options)
+    assert next(forever) == "b"
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"top_k": 3}, {"top_p": 1e-9}, {}])

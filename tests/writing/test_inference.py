@@ -65,6 +65,17 @@ def test_with_a_cache_every_chunking_gives_the_logits_of_the_model(model, chunks
     torch.testing.assert_close(torch.cat(parts, dim=1), model(ids), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rows_behind_filling_get_the_logits_of_the_model(model, rows):
+    ids, padding = some_ids(model, B=rows), torch.tensor([4, 0, 16])[:rows]
+    fast, cache = InferenceModel(model), KVCache(model.config, batch_size=rows)
+    parts = [fast(part, cache=cache, padding=padding) for part in ids.split((10, 1, 1, 5), dim=1)]
+    seen = torch.arange(17) >= padding[:, None]
+    expected = model(ids, padding=padding)
+    torch.testing.assert_close(torch.cat(parts, dim=1)[seen], expected[seen], rtol=0, atol=2e-5)
+    torch.testing.assert_close(fast(ids, padding=padding)[seen], expected[seen], rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("context", [1, 9])
 def test_one_token_of_one_sequence_is_read_by_numpy_with_the_same_result(model, context):
     ids, fast, cache = some_ids(model, B=1, T=20), InferenceModel(model), KVCache(model.config)
