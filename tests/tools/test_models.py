@@ -53,3 +53,17 @@ def test_the_card_of_the_chatter_quotes_its_log():
     losses = [entry["val_loss"] for entry in entries if entry["val_loss"] is not None]
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert len(losses) == 4 and f"{min(losses):.3f} for this one" in card
+
+
+def test_the_card_of_the_made_world_is_that_of_the_stored_run():
+    folder = tool.ROOT / "models" / "storyworld"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    run = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    log = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    last = json.loads(log[-1])
+    steps, settings = run["step"], run["metadata"]["run"]
+    assert f"--resume --max-steps {steps}" in card and last["step"] == steps
+    for name in ("block", "embedding_std", "context_length", "windows", "batch_size",
+                 "learning_rate", "warmup_steps", "decay_fraction", "evaluate_every"):
+        assert f"--{name.replace('_', '-')} {settings[name]}" in card
+    assert f"took {last['seconds'] / 60:.0f} minutes" in card
