@@ -162,7 +162,7 @@ def answers(model: GPT | InferenceModel, tokenizer: Tokenizer,
                         max_new_tokens, torch.Generator().manual_seed(seed + i))
                 for i, talk in enumerate(conversations)]
     found = {}
-    for reply in serve(model, requests, slots=16, stop_tokens=marks, **decoding):
+    for reply in serve(model, requests, slots=8, stop_tokens=marks, **decoding):
         text = tokenizer.decode([i for i in reply.ids if i not in marks])
         ended = reply.ids[-1] == tokenizer.special_tokens[MARKS[1]]
         found[reply.number] = Reply(text, ended, reply.ids)
