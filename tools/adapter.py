@@ -14,10 +14,8 @@ A line that is in the file is not measured again. To repeat everything, remove t
 
 import argparse
 import copy
-import csv
 import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,7 +41,7 @@ from gptlib.training.loop import train
 from gptlib.training.lora import add_lora, remove_lora
 from gptlib.training.optim import AdamW
 from gptlib.training.runs import encode_documents
-from gptlib.training.tuning import read_results
+from gptlib.training.tuning import append_result, read_results
 
 RESULTS = Path(__file__).resolve().parent.parent / "book" / "results" / "adapter.csv"
 COLUMNS = ["part", "library", "rank", "learning_rate", "seed", "steps", "seconds", "validation",
@@ -55,6 +53,10 @@ RANKS, RATES, SEEDS = (4, 16, 64), (3e-4, 1e-3, 3e-3), range(3)
 STEPS = 32  # of the rank 16; the others get the same time
 ROUNDS = 6  # of the pace
 JUDGED = 16  # windows of the validation tales, spread over them evenly
+HEADER = ["command: python tools/adapter.py",
+          f"torch {torch.__version__}, peft {version('peft')}, {platform.machine()}, one thread",
+          "seeds: in the column seed; of the pace it is the number of the round",
+          "validation in nats per token, seconds of processor time, peak_mb in 10^6 bytes"]
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "1000000"}  # bytes; glibc would raise it as it goes
 PACES = [("gptlib", 4), ("gptlib", 16), ("gptlib", 64), ("peft", 16)]
 Row = dict[str, object]
@@ -70,7 +72,7 @@ def model_and_tokenizer() -> tuple[GPT, Tokenizer]:
 def texts() -> tuple[TokenDataset, list[TokenDataset]]:
     """The tales that are learned, as for the stored adapter, and the windows that judge."""
     tokenizer, case = model_and_tokenizer()[1], stories.parts(stories.tales())
-    learned = [story.text for story in case.train if story.book != "edgeworth-parents"]
+    learned = [story.text for story in stories.short_tales(case.train)]
     ids = encode_documents([story.text for story in case.validation], tokenizer)
     return (TokenDataset(encode_documents(learned, tokenizer), WINDOW),
             [TokenDataset(window, WINDOW) for window in spread(ids, JUDGED)])
@@ -125,6 +127,8 @@ def paces() -> Iterator[Row]:
 
 def peak(library: str) -> float:
     """Megabytes (10^6 bytes) that this process has needed at most, after four steps."""
+    import resource  # not on Windows, where the rest of this file runs
+
     setup(0, threads=1)
     model = with_lora(model_and_tokenizer()[0], library, OWN_RANK)
     for _ in train(model, batches(texts()[0], BATCH), optimizer_of(model, OWN_RATE),
@@ -210,25 +214,6 @@ def missing(rows: list[Row], only: str | None) -> Iterator[Row]:
         yield from race(rows)
 
 
-def append(path: Path, row: Row) -> None:
-    """Add a line; a new file begins with what it was made with."""
-    new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8", newline="") as file:
-        if new:
-            file.write("# command: python tools/adapter.py\n"
-                       f"# torch {torch.__version__}, peft {version('peft')}, "
-                       f"{platform.machine()}, one thread\n"
-                       "# seeds: in the column seed; of the pace it is the number of the round\n"
-                       "# validation in nats per token, seconds of processor time, peak_mb in "
-                       "10^6 bytes\n")
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value
-                         for key, value in row.items()})
-
-
 def main() -> int:
     """Read the command line and measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -241,7 +226,7 @@ def main() -> int:
         return 0
     rows = read_results(options.out)[1] if options.out.exists() else []
     for row in missing(rows, options.part):
-        append(options.out, row)
+        append_result(options.out, COLUMNS, row, HEADER)
         rows.append(read_results(options.out)[1][-1])  # as rounded in the file
         print(", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                         for key, value in row.items()), flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import case1_roads as roads
 from case1_roads import SEED, Road, Sizes
 
-from gptlib.text import storyworld
+from gptlib.text import stories, storyworld
 from gptlib.theory.ngram import NGram
 from gptlib.training.runs import encode_documents
 from gptlib.writing import judging
@@ -24,9 +24,8 @@ def hero_control(sizes: Sizes) -> dict:
     tales = list(storyworld.tales(sizes.heroes, storyworld.TEST))
     made = [tale.text for tale in tales]
     heroes = [tale.facts[0].roles["hero"] for tale in tales]
-    known = [*roads.parts().train, *roads.parts().validation]
-    true = [" ".join(story.text.split()[:300]) for story in known
-            if story.book != "edgeworth-parents"][:sizes.heroes]
+    known = stories.short_tales([*roads.parts().train, *roads.parts().validation])
+    true = [" ".join(story.text.split()[:300]) for story in known[:sizes.heroes]]
     sets = {"made": made, "made, hero exchanged": list(map(exchanged, tales)),
             "made, halves of two": list(map(judging.halves, made, made[1:] + made[:1])),
             "true": true, "true, halves of two":

@@ -33,6 +33,7 @@ from gptlib.text.tokenizers import Tokenizer
 from gptlib.training.loop import train
 from gptlib.training.run_config import RunConfig
 from gptlib.training.runs import build, prepare
+from gptlib.training.tuning import read_results
 from gptlib.writing.generation import generate
 from gptlib.writing.sampling import DECODING
 
@@ -133,11 +134,8 @@ def run(settings: tuple[int, str, float, int], ids: torch.Tensor,
 
 
 def read(path: Path) -> list[dict]:
-    """The lines of a results file; none if it is not there."""
-    if not path.exists():
-        return []
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+    """The rows of a results file; none if it is not there."""
+    return read_results(path)[1] if path.exists() else []
 
 
 def write(path: Path, columns: list[str], rows: list[dict], command: str) -> None:
@@ -152,9 +150,8 @@ def write(path: Path, columns: list[str], rows: list[dict], command: str) -> Non
 
 def missing(rows: list[dict]) -> list[tuple[int, str, float, int]]:
     """The runs that are not, or not to their end, in the file."""
-    done = {tuple(str(row[name]) for name in SETTINGS) for row in rows
-            if int(row["step"]) == STEPS}
-    return [settings for settings in RUNS if tuple(map(str, settings)) not in done]
+    done = {tuple(row[name] for name in SETTINGS) for row in rows if row["step"] == STEPS}
+    return [settings for settings in RUNS if settings not in done]
 
 
 def sweep(path: Path) -> None:
@@ -180,12 +177,12 @@ def course(path: Path, folders: list[Path], count: int) -> None:
     tales, rows = list(storyworld.tales(TALES, storyworld.TEST)), read(path)
     for folder in folders:
         model, tokenizer, about = load_checkpoint(folder)
-        if str(about["step"]) in {row["step"] for row in rows}:
+        if about["step"] in {row["step"] for row in rows}:
             continue
         chosen = {name: about["run"][name] for name in SETTINGS}
-        rows.append({**chosen, "step": str(about["step"]), **kept(model, tokenizer, tales),
+        rows.append({**chosen, "step": about["step"], **kept(model, tokenizer, tales),
                      **told(model, tokenizer, count)})
-        rows.sort(key=lambda row: int(row["step"]))
+        rows.sort(key=lambda row: row["step"])
         print(rows[-1], flush=True)
         write(path, COURSE, rows, " FOLDER ...")
 

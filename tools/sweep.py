@@ -8,7 +8,6 @@ A trial that is in the file is not run again. To repeat everything, remove the f
 """
 
 import argparse
-import csv
 import sys
 import time
 from collections.abc import Iterator
@@ -19,11 +18,15 @@ import optuna
 import torch
 
 from gptlib.runtime import setup
-from gptlib.training.tuning import Trial, data, read_results, run, suggest
+from gptlib.training.tuning import Trial, append_result, data, read_results, run, suggest
 
 RESULTS = Path(__file__).resolve().parent.parent / "book" / "results" / "tuning.csv"
 SETTINGS = [field.name for field in fields(Trial)]
 COLUMNS = ["part", *SETTINGS, "steps", "parameters", "validation", "test", "seconds"]
+HEADER = ["command: python tools/sweep.py",
+          f"torch {torch.__version__}, optuna {optuna.__version__}, one thread",
+          "seeds: in the column seed; studies propose with seed 1000 + number",
+          "losses in nats per character, seconds of processor time"]
 RATES = [0.0005 * 2**k for k in range(7)]  # 0.0005 to 0.032
 SHAPES = [(1, 92), (2, 64), (4, 44), (8, 32)]  # layers and width with about equal parameters
 STUDIES = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
@@ -110,23 +113,6 @@ def measure(part: str, trial: Trial, budget: int | None) -> dict:
             "test": losses.test, "seconds": time.process_time() - began}
 
 
-def append(path: Path, row: dict) -> None:
-    """Add a line; a new file begins with what it was made with."""
-    new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8", newline="") as file:
-        if new:
-            file.write("# command: python tools/sweep.py\n"
-                       f"# torch {torch.__version__}, optuna {optuna.__version__}, one thread\n"
-                       "# seeds: in the column seed; studies propose with seed 1000 + number\n"
-                       "# losses in nats per character, seconds of processor time\n")
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value
-                         for key, value in row.items()})
-
-
 def main() -> int:
     """Read the command line and run what is missing until the time is over."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -147,7 +133,7 @@ def main() -> int:
             print(f"stopped after {count} trials; run the command again to go on")
             return 0
         row = measure(part, trial, options.budget)
-        append(options.out, row)
+        append_result(options.out, COLUMNS, row, HEADER)
         rows.append(read_results(options.out)[1][-1])  # as rounded in the file
         count += 1
         print(f"{part:14} {trial.learning_rate:.4g} batch {trial.batch_size} {trial.n_layer}x"

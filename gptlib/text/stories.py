@@ -113,6 +113,11 @@ def parts(found: Sequence[Story]) -> Parts:
     return Parts([story for story in rest if story not in held_out], validation, test)
 
 
+def short_tales(found: Sequence[Story]) -> list[Story]:
+    """What a pretrained model adapts to: all but Edgeworth's long moral tales."""
+    return [story for story in found if story.book != "edgeworth-parents"]
+
+
 def novels() -> list[str]:
     """The chapters of five novels without their headings: more English to learn from."""
     return [document.split("\n\n", 1)[1] for document in corpora.documents("prose")]
@@ -128,15 +133,14 @@ def mixture(train: Sequence[Story]) -> list[str]:
 def write(folder: Path) -> None:
     """Write the four files, with <|endoftext|> between the documents.
 
-    The pretrained model knows English: of the train part it reads the short tales and Alice, not
-    Edgeworth's long ones. The test part is in no file.
+    The pretrained model knows English: of the train part it reads the `short_tales`. The test part
+    is in no file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found, case = stories(), parts(tales())
-    tale_books = [story.text for story in case.train if story.book != "edgeworth-parents"]
     files = {"stories.txt": [story.text for story in found],
              "mixture.txt": mixture(split(found)[0]),
-             "tales.txt": tale_books,
+             "tales.txt": [story.text for story in short_tales(case.train)],
              "validation.txt": [story.text for story in case.validation]}
     for name, texts in files.items():
         corpora.write_documents(folder / name, texts)

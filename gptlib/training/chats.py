@@ -14,7 +14,12 @@ from time import perf_counter
 
 import typer
 
-from gptlib.formats.checkpoint import has_checkpoint, resume, save_checkpoint
+from gptlib.formats.checkpoint import (
+    has_checkpoint,
+    load_checkpoint,
+    resume,
+    save_checkpoint,
+)
 from gptlib.formats.gguf import load_gguf
 from gptlib.model.gpt import GPT
 from gptlib.runtime import setup
@@ -24,6 +29,7 @@ from gptlib.text.datasets import TokenDataset, batches
 from gptlib.text.tokenizers import Tokenizer
 from gptlib.training import run_log
 from gptlib.training.adapt import AdaptConfig, adapt
+from gptlib.training.adapters import weights_hash
 from gptlib.training.config import TrainConfig
 from gptlib.training.evaluation import evaluate_loss
 from gptlib.training.loop import Step, train
@@ -49,15 +55,24 @@ def finetune(model: GPT, tokenizer: Tokenizer, folder: Path, *, batch_size: int 
              learning_rate: float = 1e-3, every: int = 100, seed: int = 0
              ) -> Iterator[tuple[Step, float | None]]:
     """Train all weights on the replies and yield each step with the validation loss where it was
-    taken; `folder` is a checkpoint, from which an unfinished training goes on."""
+    taken; `folder` is a checkpoint, from which an unfinished training goes on.
+
+    ValueError for a folder that was trained from another model, or with other settings.
+    """
     data, val_data = chat_data(tokenizer, model.config.context_length)
     optimizer = AdamW(parameter_groups(model, weight_decay=0.1), learning_rate)
+    begun = {"base_hash": weights_hash(model), "batch_size": batch_size,
+             "learning_rate": learning_rate, "seed": seed, "max_steps": OWN.max_steps}
 
     def save(step: int) -> None:
-        save_checkpoint(folder, model, tokenizer, step=step, optimizer=optimizer)
+        save_checkpoint(folder, model, tokenizer, step=step, optimizer=optimizer,
+                        metadata={"fine_tuned": begun})
 
     if not has_checkpoint(folder):
         save(0)
+    if (theirs := load_checkpoint(folder)[2].get("fine_tuned")) != begun:
+        raise ValueError(f"{folder} was trained from {theirs}; got {begun}: go on with the same "
+                         f"model and settings, or choose another folder")
     start = resume(folder, model, optimizer)
     before, began = run_log.rewind(folder, start), perf_counter()
     for step in train(model, batches(data, batch_size, seed, start), optimizer, OWN, start):

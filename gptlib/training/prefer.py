@@ -6,9 +6,9 @@ The model answers beginnings of the students' conversations, each several times.
 replies the one with the fewest faults (`gptlib.writing.replies`) is the better one, and the one
 with the most the worse: nobody's taste, only what can be checked by eye. They are in choices.jsonl.
 
-Most faults come with length, so the worse reply is the longer one, and a model that is taught by
-such pairs soon says "Haha" and nothing else. Therefore the better reply is the longest of the good
-ones, the worse the shortest of the bad ones, and pairs of very different lengths are left out.
+Most faults come with length, so the worse reply is mostly the longer one, and a model that was
+taught by such pairs said little more than "Haha". Therefore the better reply is the longest of the
+good ones, the worse the shortest of the bad ones, and pairs of very different lengths are left out.
 """
 
 import json
@@ -17,15 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-import torch
 import typer
 
-from gptlib.files import write_text
+from gptlib.files import is_unused, write_text
 from gptlib.formats.gguf import load_gguf
 from gptlib.model.gpt import GPT
 from gptlib.runtime import setup
 from gptlib.text import conversations
-from gptlib.text.chat_template import MARKS, Message, encode_chat
+from gptlib.text.chat_template import Message, encode_chat
 from gptlib.text.tokenizers import Tokenizer
 from gptlib.training import run_log
 from gptlib.training.adapters import BASE, load_adapted, load_adapter, save_adapter
@@ -40,8 +39,8 @@ from gptlib.training.preference import (
     pair_log_probabilities,
     pair_scores,
 )
-from gptlib.writing.batching import Request, serve
-from gptlib.writing.replies import Choice, Reply, make_choices
+from gptlib.writing.dialogues import answers
+from gptlib.writing.replies import Choice, make_choices
 
 PROMPTS, REPLIES = 480, 4  # conversations that are answered, and how often each
 LONGEST = 35  # words: nine messages of ten are not longer
@@ -49,6 +48,7 @@ DECODING = {"temperature": 0.8, "top_p": 0.95}  # a little livelier than in use
 PLAN = TrainConfig(max_steps=40, warmup_steps=4, schedule="linear")
 LONGER = 2.5  # times the tokens of the better reply that the worse one may have
 BATCH = 2  # pairs in a step
+LEAST = 20  # pairs, of which every fifth is held out
 CONTEXT, MOST = 320, 80  # tokens of a conversation with its reply, and of the reply
 
 
@@ -59,30 +59,15 @@ def beginnings(count: int, seed: int = 0) -> list[list[Message]]:
     return [conversations.messages(piece[:dice.choice((1, 3, 5))]) for piece in pieces]
 
 
-def answers(model: GPT, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]],
-            count: int = REPLIES, most: int = MOST) -> list[list[Reply]]:
-    """`count` replies of the model to each prompt (ids), of at most `most` tokens."""
-    marks = tuple(tokenizer.special_tokens.values())
-    requests = [Request(prompt, most, torch.Generator().manual_seed(i))
-                for i, prompt in enumerate(p for p in prompts for _ in range(count))]
-    found = {}
-    for reply in serve(model, requests, slots=16, stop_tokens=marks, **DECODING):
-        text = tokenizer.decode([i for i in reply.ids if i not in marks])
-        ended = reply.ids[-1] == tokenizer.special_tokens[MARKS[1]]
-        found[reply.number] = Reply(text, ended, reply.ids)
-    return [[found[i + k] for k in range(count)] for i in range(0, len(found), count)]
-
-
 def choices(model: GPT, tokenizer: Tokenizer, start: Sequence[int] = ()) -> list[Choice]:
     """Pairs of the model's replies to `beginnings`, of which one has fewer faults and is not much
     shorter; `start` are the ids that stand before each conversation."""
-    talks = beginnings(PROMPTS)
-    prompts = [[*start, *encode_chat(talk, tokenizer)] for talk in talks]
-    short = [i for i, prompt in enumerate(prompts) if len(prompt) <= CONTEXT - MOST]
-    talks, prompts = [talks[i] for i in short], [prompts[i] for i in short]
-    found = [sorted(each, key=lambda reply: len(reply.ids))
-             for each in answers(model, tokenizer, prompts)]
-    asked = list(zip(talks, prompts))
+    asked = [(talk, ids) for talk in beginnings(PROMPTS)
+             if len(ids := [*start, *encode_chat(talk, tokenizer)]) <= CONTEXT - MOST]
+    replies = answers(model, tokenizer, [talk for talk, _ in asked for _ in range(REPLIES)],
+                      start_tokens=start, max_new_tokens=MOST, **DECODING)
+    found = [sorted(replies[i:i + REPLIES], key=lambda reply: len(reply.ids))
+             for i in range(0, len(replies), REPLIES)]
     longest = make_choices(asked, [each[::-1] for each in found], longest=LONGEST)
     shortest = make_choices(asked, found, longest=LONGEST)
     pairs = [Choice(a.prompt, a.chosen, b.rejected) for a, b in zip(longest, shortest)]
@@ -115,9 +100,18 @@ def prefer(model: GPT, pairs: Sequence[Pair], folder: Path, about: dict,
 def main(adapter: Path, folder: Path, threads: int | None = None) -> None:
     """Improve the ADAPTER of a model that chats, into FOLDER."""
     setup(0, threads)
-    folder.mkdir(parents=True, exist_ok=True)
+    if not is_unused(folder):
+        raise ValueError(f"{folder} is there and is no empty folder; expected a new or an empty "
+                         f"one for the adapter: choose another")
     merged, tokenizer, about = load_adapted(adapter, CONTEXT)
+    if "chat" not in about:
+        raise ValueError(f"{adapter} was not trained to chat; expected an adapter written by "
+                         f"`python -m gptlib.training.chats`")
     found = choices(merged, tokenizer, about["chat"]["start_tokens"])
+    if len(found) < LEAST:
+        raise ValueError(f"there are {len(found)} pairs of replies of which one is better; "
+                         f"expected at least {LEAST}: the model makes too few faults to learn from")
+    folder.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps({"prompt": [message.content for message in choice.prompt[0]],
                          "chosen": choice.chosen.text, "rejected": choice.rejected.text},
                         ensure_ascii=False) for choice in found)

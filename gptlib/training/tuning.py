@@ -146,6 +146,19 @@ def read_results(path: str | Path) -> tuple[list[str], list[dict[str, Any]]]:
     return header, [{key: _number(value) for key, value in row.items()} for row in rows]
 
 
+def append_result(path: Path, columns: list[str], row: dict[str, Any], header: list[str]) -> None:
+    """Add a row to a results file; a new file begins with the header lines and the columns."""
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        if new:
+            file.writelines(f"# {line}\n" for line in header)
+            writer.writeheader()
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value
+                         for key, value in row.items()})
+
+
 def _number(text: str) -> Any:
     if text in ("True", "False"):
         return text == "True"

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gptlib.text import conversations, corpora
-from gptlib.text.chat_template import MARKS, Message, encode_conversation
-from gptlib.text.conversations import Turn, encode, messages, parse
+from gptlib.text.chat_template import MARKS, Message, chat_text, encode_conversation
+from gptlib.text.conversations import Turn, encode, messages, parse, pieces
 from gptlib.text.datasets import IGNORED, TokenDataset, batches
 from gptlib.text.tokenizers import ByteTokenizer
 from gptlib.writing.quality import near_duplicates, ngram_set, ngrams
@@ -46,6 +46,27 @@ def test_the_one_who_begins_is_the_user_or_with_swap_the_assistant():
     assert messages(CHAT) == [Message("user", "hi"), Message("assistant", "hello"),
                               Message("user", "bye")]
     assert [each.role for each in messages(CHAT, swap=True)] == ["assistant", "user", "assistant"]
+
+
+def test_whoever_has_the_first_word_is_the_user_also_where_it_is_b():
+    assert [each.role for each in messages(CHAT[1:])] == ["user", "assistant"]
+
+
+def test_pieces_are_what_was_said_without_short_rests():
+    chats = [[Turn("AB"[k % 2], str(k)) for k in range(n)] for n in (3, 4, 10, 13)]
+    found = [[int(turn.text) for turn in piece] for piece in pieces(chats, 4)]
+    assert found == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3], [4, 5, 6, 7], [8, 9],
+                     [0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_the_command_writes_what_the_training_command_reads(tmp_path, monkeypatch):
+    chats = [CHAT * 9, CHAT[:2] * 20]
+    parts = conversations.Parts(chats, [], [])
+    monkeypatch.setattr(conversations, "split", lambda: parts)
+    conversations.main(tmp_path / "new")
+    found = corpora.read_documents(tmp_path / "new" / "chats.txt")
+    assert [text + "\n" for text in found] == [
+        chat_text(messages(chat), reply=False) for chat in chats]
 
 
 def test_each_chat_stands_in_one_part_and_the_parts_have_fixed_sizes(parts):

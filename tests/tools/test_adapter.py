@@ -7,7 +7,7 @@ import torch
 from gptlib.model.config import GPTConfig
 from gptlib.model.gpt import GPT
 from gptlib.training.lora import lora_layers
-from gptlib.training.tuning import read_results
+from gptlib.training.tuning import append_result, read_results
 
 
 def small():
@@ -88,7 +88,8 @@ def test_what_the_file_holds_is_not_measured_again(monkeypatch, tmp_path):
 
 def test_half_a_pace_is_refused(monkeypatch, tmp_path):
     path = tmp_path / "adapter.csv"
-    adapter.append(path, {"part": "pace", "library": "gptlib", "rank": 4, "seconds": 2.0})
+    half = {"part": "pace", "library": "gptlib", "rank": 4, "seconds": 2.0}
+    append_result(path, adapter.COLUMNS, half, adapter.HEADER)
     monkeypatch.setattr("sys.argv", ["adapter.py", "--out", str(path)])
     with pytest.raises(SystemExit, match="remove those lines"):
         adapter.main()

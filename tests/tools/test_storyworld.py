@@ -87,8 +87,8 @@ def test_every_run_differs_from_the_base_in_one_thing_besides_its_seed():
 
 
 def test_a_run_that_is_in_the_file_to_its_end_is_not_repeated():
-    rows = [dict(zip(tool.SETTINGS, map(str, tool.RUNS[0]))) | {"step": str(tool.STEPS)},
-            dict(zip(tool.SETTINGS, map(str, tool.RUNS[1]))) | {"step": str(tool.EVERY)}]
+    rows = [dict(zip(tool.SETTINGS, tool.RUNS[0])) | {"step": tool.STEPS},
+            dict(zip(tool.SETTINGS, tool.RUNS[1])) | {"step": tool.EVERY}]
     assert tool.missing([]) == tool.RUNS and tool.missing(rows) == tool.RUNS[1:]
 
 
@@ -100,7 +100,7 @@ def test_a_short_sweep_and_a_course_write_what_their_columns_say(tokenizer, tmp_
     rows = list(tool.run((1, "anywhere", 0.1, 0), ids, tokenizer))
     assert [row["step"] for row in rows] == [1, 2]
     tool.write(tmp_path / "a.csv", tool.COLUMNS, rows, "")
-    assert [row["step"] for row in tool.read(tmp_path / "a.csv")] == ["1", "2"]
+    assert [row["step"] for row in tool.read(tmp_path / "a.csv")] == [1, 2]
     config = RunConfig(corpus=("stories",), **(tool.RECIPE | {"n_layer": 1}))
     for step in (3, 0):
         save_checkpoint(tmp_path / str(step), GPT(config.model_config(tokenizer.vocab_size)),
@@ -109,8 +109,8 @@ def test_a_short_sweep_and_a_course_write_what_their_columns_say(tokenizer, tmp_
     for _ in range(2):  # the second time everything is there
         tool.course(tmp_path / "b.csv", folders, 2)
     read = tool.read(tmp_path / "b.csv")
-    assert [row["step"] for row in read] == ["0", "3"] and list(read[0]) == tool.COURSE
-    assert all(row["hold"] == "0" and row["unread broken"] == "2" for row in read)
+    assert [row["step"] for row in read] == [0, 3] and list(read[0]) == tool.COURSE
+    assert all(row["hold"] == 0 and row["unread broken"] == 2 for row in read)
 
 
 def test_the_stored_results_are_complete_and_name_their_commands():
@@ -119,9 +119,9 @@ def test_the_stored_results_are_complete_and_name_their_commands():
     assert list(swept[0]) == tool.COLUMNS and list(course[0]) == tool.COURSE
     assert not tool.missing(swept)
     assert {tuple(row[name] for name in tool.SETTINGS) for row in course} == {
-        tuple(str(tool.RECIPE.get(name, 0)) for name in tool.SETTINGS)}
+        tuple(tool.RECIPE.get(name, 0) for name in tool.SETTINGS)}
     for path in ("storyworld.csv", "storyworld_course.csv"):
         head = (tool.RESULTS / path).read_text(encoding="utf-8").split("\n")[0]
         assert head.startswith("# command: python tools/storyworld.py")
     for row in swept + course:
-        assert all(0 <= float(row[name]) <= 1 for name in tool.LISTS)
+        assert all(0 <= row[name] <= 1 for name in tool.LISTS)

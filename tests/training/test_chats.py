@@ -71,6 +71,16 @@ def test_a_stopped_training_goes_on_bit_for_bit(tmp_path):
     assert [(line["step"], line["val_loss"]) for line in lines] == losses[1::2]
 
 
+def test_a_folder_of_another_model_or_with_other_settings_is_refused(tmp_path):
+    run(tmp_path, stop=3)
+    other = base()
+    with torch.no_grad():
+        other.embedding.weight.add_(1)
+    for model, seed in ((other, 0), (base(), 1)):
+        with pytest.raises(ValueError, match="was trained from .* choose another folder"):
+            next(chats.finetune(model, TOKENIZER, tmp_path, batch_size=2, every=2, seed=seed))
+
+
 def test_the_folder_is_a_checkpoint_that_chats(tmp_path):
     model, losses = run(tmp_path)
     stored, tokenizer, about = load_checkpoint(tmp_path)

@@ -47,15 +47,6 @@ def test_beginnings_end_with_the_user_and_repeat():
     assert talks == prefer.beginnings(12)
 
 
-def test_replies_are_read_without_their_marks_and_know_whether_they_ended():
-    prompts = [TOKENIZER.encode("hello"), TOKENIZER.encode("hi")]
-    found = prefer.answers(base(), TOKENIZER, prompts, count=3, most=20)
-    assert [len(each) for each in found] == [3, 3]
-    for reply in (reply for each in found for reply in each):
-        assert reply.ended == (reply.ids[-1] == STOP) and "<|" not in reply.text
-        assert reply.ended or len(reply.ids) == 20 or reply.ids[-1] in (256, 257)
-
-
 def test_the_better_reply_has_fewer_faults():
     found = prefer.choices(base(), TOKENIZER)
     assert found
@@ -70,7 +61,7 @@ def test_of_good_replies_the_longest_counts_and_pairs_of_other_lengths_are_left_
     good, bad = "it is a long word", "word " * 60
     drawn = [("a", True), (good, True), (bad * 2, True), (bad, True)]
     replies = [Reply(text, ended, TOKENIZER.encode(text)) for text, ended in drawn]
-    monkeypatch.setattr(prefer, "answers", lambda model, tokenizer, prompts: [replies] * 2)
+    monkeypatch.setattr(prefer, "answers", lambda *_, **options: replies * 2)
     monkeypatch.setattr(prefer, "beginnings", lambda count: [[Message("user", "hi")]] * 2)
     assert prefer.choices(None, TOKENIZER) == []
     monkeypatch.setattr(prefer, "LONGER", 20)
@@ -89,3 +80,20 @@ def test_after_dpo_the_held_out_pairs_are_told_apart_better(tmp_path):
     told = load_adapter(tmp_path, base())
     assert told["chat"] == about["chat"] and told["step"] == 15
     assert told["held_out"][1]["margin"] == after.margin
+
+
+@pytest.mark.parametrize("about, found, message", [
+    ({}, [], "was not trained to chat"), ({"chat": {"start_tokens": []}}, [1] * 19, "19 pairs")])
+def test_what_cannot_be_improved_is_told_and_nothing_is_written(about, found, message, tmp_path,
+                                                               monkeypatch):
+    monkeypatch.setattr(prefer, "load_adapted", lambda *_: (None, TOKENIZER, about))
+    monkeypatch.setattr(prefer, "choices", lambda *_: found)
+    with pytest.raises(ValueError, match=message):
+        prefer.main(tmp_path, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path):
+    (tmp_path / "log.jsonl").write_text("mine")
+    with pytest.raises(ValueError, match="no empty folder"):
+        prefer.main(tmp_path, tmp_path)
