@@ -16,7 +16,6 @@ import notebooks as tool
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in PATHS]
-CASES = ("08", "09")  # chapters of several notebooks, which train for longer
 SECONDS = {"08": 240, "09": 240, "10": 120, "11": 120}  # of processor time; all others 90
 BOOK_SECONDS = 50 * 60
 TAGS = {"remove-cell", "hide-input", "nbval-ignore-output", "raises-exception",
@@ -217,8 +216,8 @@ def test_every_exercise_has_a_stub_a_check_a_hint_and_a_collapsed_solution(name)
 
 @every_notebook
 def test_a_notebook_has_two_to_five_exercises_and_five_quiz_questions(name):
-    count, least = len(exercises(name)), 1 if name.startswith(CASES) else 2
-    assert least <= count <= 5, f"{count} exercises"
+    count = len(exercises(name))
+    assert 2 <= count <= 5, f"{count} exercises"
     numbers = re.findall(r"\{dropdown\} Quiz (\d+)\. .+\?", markdown(name))
     assert numbers == list("12345"), f"quiz questions {numbers}"
 

@@ -5,7 +5,15 @@ from typing import Any
 
 import torch
 
-from gptlib.checks import as_number, attempt, close, exercise, expect, expect_agreement
+from gptlib.checks import (
+    as_number,
+    as_tensor,
+    attempt,
+    close,
+    exercise,
+    expect,
+    expect_agreement,
+)
 
 HEN = "the hen found a grain and the hen ate it".split()
 FOX = "the fox saw that the hen found a grain of corn".split()
@@ -48,6 +56,53 @@ def check_shared(answer: Any) -> None:
 def _shared(first: list[str], second: list[str], n: int) -> float:
     known, different = _sets(second, first, n)
     return len(different & known) / len(different)
+
+
+@exercise
+def check_readings(answer: Any) -> None:
+    """`readings(tokens, sizes, repeats)`: how often each text of a mixture is read, (N,)."""
+    tokens, sizes, repeats = 1200.0, [100.0, 50.0], [1, 4]  # a reading of the mixture: 300
+    got = attempt(answer, tokens, sizes, repeats)
+    expect(as_tensor(got).shape == (2,), "return a list with one number for each text")
+    expect(not close(got, [4.0, 4.0]), "so often the whole mixture is read; a text that stands in "
+           "it four times is read four times as often")
+    expect(not close(got, [8.0, 32.0]), "one reading of the mixture is longer than its texts: in "
+           "the total, too, each counts as often as it stands there")
+    expect(not close(got, [12.0, 96.0]), "you gave all tokens to every text; they are shared by "
+           "all of the mixture")
+    expect(not close(got, [400.0, 800.0]), "these are tokens; divide by the size of each text")
+    expect(not close(got, [1 / 3, 2 / 3]), "these are shares of the mixture; how often is each "
+           "text read in the whole training?")
+    expect(close(got, [4.0, 16.0]), f"for 1,200 tokens, sizes 100 and 50, repeats 1 and 4 expected "
+           f"4 and 16, got {as_tensor(got).tolist()}")
+    expect_agreement(answer, _readings, [
+        (90.0, [30.0], [3]), (1.0, [10.0, 20.0, 30.0], [1, 1, 2]), (500.0, [7.0, 5.0], [2, 3])])
+
+
+def _readings(tokens: float, sizes: list[float], repeats: list[int]) -> list[float]:
+    total = sum(size * times for size, times in zip(sizes, repeats))
+    return [tokens / total * times for times in repeats]
+
+
+@exercise
+def check_lead(answer: Any) -> None:
+    """`lead(theirs, ours, sizes)`: bits per byte that we need less, over all stories together."""
+    theirs, ours, sizes = [60.0, 900.0], [40.0, 880.0], [10.0, 390.0]
+    got = as_number(attempt(answer, theirs, ours, sizes))
+    expect(not close(got, -0.1), "the sign is turned round: the lead is positive where the other "
+           "model needs more bits")
+    expect(not close(got, 40), "these are bits; divide by the bytes of all stories")
+    expect(not close(got, (2 + 20 / 390) / 2), "you took the mean of each story's bits per byte: "
+           "then a story of ten bytes weighs as much as one of 390. Add up first")
+    expect(close(got, 0.1), f"for 60 and 900 bits against 40 and 880, of 10 and 390 bytes, "
+           f"expected 0.100, got {got:.3f}")
+    expect_agreement(answer, _lead, [
+        ([3.0], [3.0], [2.0]), ([1.0, 2.0, 9.0], [2.0, 1.0, 3.0], [1.0, 4.0, 5.0]),
+        ([5.0, 1.0], [6.0, 4.0], [2.0, 8.0])])
+
+
+def _lead(theirs: list[float], ours: list[float], sizes: list[float]) -> float:
+    return (sum(theirs) - sum(ours)) / sum(sizes)
 
 
 @exercise

@@ -127,7 +127,21 @@ def copy_without_return(words, source):
     return best
 
 
+def readings(tokens, sizes, repeats, total=True, times=True):
+    shared = sum(s * (t if total else 1) for s, t in zip(sizes, repeats))
+    return [tokens / shared * (t if times else 1) for t in repeats]
+
+
+def lead(theirs, ours, sizes):
+    return (sum(theirs) - sum(ours)) / sum(sizes)
+
+
 OTHERWISE = [
+    ("check_readings", lambda n, s, r: torch.tensor(r) * n / (torch.tensor(s) @ torch.tensor(
+        r, dtype=torch.float32))),
+    ("check_readings", lambda n, s, r: np.array([t * n / np.dot(s, r) for t in r])),
+    ("check_lead", lambda a, b, s: sum(x - y for x, y in zip(a, b)) / np.sum(s)),
+    ("check_lead", lambda a, b, s: np.average((np.array(a) - b) / np.array(s), weights=s)),
     ("check_shared", shared_by_strings),
     ("check_shared", lambda a, b, n: torch.tensor(
         [gram in grams(b, n) for gram in Counter(grams(a, n))]).float().mean()),
@@ -144,6 +158,19 @@ OTHERWISE = [
 ]
 
 MISTAKES = [
+    ("check_readings", lambda n, s, r: readings(n, s, r, times=False), "four times as often"),
+    ("check_readings", lambda n, s, r: readings(n, s, r, total=False), "in the total, too"),
+    ("check_readings", lambda n, s, r: [n * t / x for x, t in zip(s, r)], "shared by"),
+    ("check_readings", lambda n, s, r: [x * y for x, y in zip(s, readings(n, s, r))],
+     "divide by the size"),
+    ("check_readings", lambda n, s, r: [x * y / n for x, y in zip(s, readings(n, s, r))],
+     "shares of the mixture"),
+    ("check_readings", lambda n, s, r: readings(n, s, r)[0], "one number for each text"),
+    ("check_readings", lambda n, s, r: [1.0] * len(r), "expected 4 and 16"),
+    ("check_lead", lambda a, b, s: -lead(a, b, s), "the sign"),
+    ("check_lead", lambda a, b, s: lead(a, b, [1]), "divide by the bytes"),
+    ("check_lead", lambda a, b, s: np.mean((np.array(a) - b) / np.array(s)), "Add up first"),
+    ("check_lead", lambda a, b, s: 0.3, "expected 0.100"),
     ("check_shared", lambda a, b, n: len(set(grams(a, n)) & set(grams(b, n))), "number of common"),
     ("check_shared", lambda a, b, n: len(set(grams(a, n)) & set(grams(b, n)))
      / len(set(grams(a, n)) | set(grams(b, n))), "Jaccard"),
