@@ -44,9 +44,11 @@ RECIPE = {"vocab_size": 2048, "block": "gpt2", "n_layer": 4, "n_head": 4, "n_emb
           "embedding_std": 0.1, "context_length": 384, "windows": "documents", "batch_size": 12,
           "learning_rate": 0.0015, "warmup_steps": 50, "decay_fraction": 0.6, "max_steps": 2000}
 STEPS, EVERY, TALES = 700, 50, 20
-# layers, where windows begin, deviation of the embeddings at the start, seed
-RUNS = [(2, "documents", 0.1, 0), (1, "documents", 0.1, 0), (2, "documents", 0.02, 0),
-        (2, "anywhere", 0.1, 0), (2, "documents", 0.1, 1)]
+# layers, where windows begin, deviation of the embeddings at the start; RUNS add the seed, and
+# four layers with seed 0 are the long run itself
+MODELS = [(2, "documents", 0.1), (1, "documents", 0.1), (2, "documents", 0.02),
+          (2, "anywhere", 0.1), (4, "documents", 0.1)]
+RUNS = [(*kind, seed) for seed in range(3) for kind in MODELS if (kind[0], seed) != (4, 0)]
 SETTINGS = ["n_layer", "windows", "embedding_std", "seed"]
 LISTS = {"names": list(storyworld.NAMES), "kinds": storyworld.KINDS,
          "places": list(storyworld.PLACES), "things": storyworld.COLOURS + storyworld.THINGS,
